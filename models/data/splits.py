@@ -5,11 +5,11 @@ Neighboring frames are near copies of each other, so a split never divides a seq
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliprl.engines import UsageError
+from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset, image_file, sequence_names
 from cliprl.models.data.io import read_image
@@ -74,14 +74,27 @@ def refuse_copies(train: Sequence[LabelledDataset], test: Sequence[LabelledDatas
 
     A copy that was saved anew is not found. Images of one color, as at the beginning of videos, do not count.
     """
-    trained, tested = (set[Path]().union(*map(_image_files, part)) for part in (train, test))
-    sizes = {path.stat().st_size for path in trained} & {path.stat().st_size for path in tested}
-    known = {file_hash(path): path for path in trained if path.stat().st_size in sizes}
-    for path in sorted(path for path in tested if path.stat().st_size in sizes):
-        original = known.get(file_hash(path))
+    trained, tested = (_file_sizes(set[Path]().union(*map(_image_files, part))) for part in (train, test))
+    # Only files of one size can be copies: few are read.
+    sizes = set(trained.values()) & set(tested.values())
+    known = {_content_hash(path): path for path, size in trained.items() if size in sizes}
+    for path in sorted(path for path, size in tested.items() if size in sizes):
+        original = known.get(_content_hash(path))
         if original and ((image := read_image(path)) != image[0, 0]).any():
             what = "is" if original == path else f"is a copy of {original}, and"
             raise UsageError(f"{path} {what} trained on and tested on: give it to one side, once")
+
+
+def _file_sizes(paths: Set[Path]) -> dict[Path, int]:
+    """Return the sizes in bytes of regular files; others, such as links to nothing, are named by the error of reading them."""
+    return {path: path.stat().st_size for path in paths if path.is_file()}
+
+
+def _content_hash(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise CliprlError(f"{path} can't be read ({error.strerror}): mend its permissions or copy it again") from error
 
 
 def _image_files(dataset: LabelledDataset) -> set[Path]:

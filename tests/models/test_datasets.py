@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -450,6 +451,17 @@ def test_a_copy_under_another_name_is_found_out(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=r"mine 0.png is a copy"):
         refuse_copies([composed], [mine])
+
+
+def test_links_to_nothing_and_pipes_are_no_copies(tmp_path: Path) -> None:
+    """The error of reading names them, and only where they are read; a pipe would hold the comparison up for ever."""
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "link.png").symlink_to(tmp_path / "missing")
+        os.mkfifo(tmp_path / name / "pipe.png")
+    mine, other = (NoInstrumentStills(tmp_path / name) for name in ("mine", "other"))
+    assert len(mine) == len(other) == 2
+    refuse_copies([mine], [other])
 
 
 def test_frames_cut_out_of_a_test_sequence_are_found_out() -> None:
