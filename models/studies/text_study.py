@@ -30,6 +30,7 @@ from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.network.network import ClipSegmenter
+from cliprl.models.network.text import class_embeddings
 from cliprl.models.studies.words.class_texts import separate_texts
 from cliprl.models.studies.words.denied_labels import (
     MASK_STAGES,
@@ -154,16 +155,17 @@ class StudyRun:
         """Return the pseudo-labels of the scenes that name the class, and the Dice of the masks of each stage there."""
         labels: dict[int, Image] = {}
         dices: dict[str, list[float]] = {name: [] for name in MASK_STAGES}
+        text = class_embeddings(self.start, self.known)
         for done, index in enumerate(named, 1):
             sample = self.train[index]
             drawn = labels_without(sample.labels, [one.number])
-            logits = grid_logits(self.start, sample.image, self.known)
+            logits = grid_logits(self.start, sample.image, text)
             saliency = denied_saliency(logits, self.known, one.left_out.kind, drawn == 0)
-            region = region_mask(saliency, sample.image, drawn == 0)
+            measured = mask_stages(saliency, sample.image, drawn == 0) if done % MEASURED_EACH == 0 else {}
+            region = measured["region"] if measured else region_mask(saliency, sample.image, drawn == 0)
             labels[index] = pseudo_labels(drawn, one.number, saliency, region)
-            if done % MEASURED_EACH == 0:
-                for name, mask in mask_stages(saliency, sample.image, drawn == 0).items():
-                    dices[name].append(dice(mask, sample.labels == one.number))
+            for name, mask in measured.items():
+                dices[name].append(dice(mask, sample.labels == one.number))
             self.display.on_score(done, len(named))
         return labels, {name: float(np.nanmean(values)) for name, values in dices.items()}
 

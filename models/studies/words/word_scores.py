@@ -39,9 +39,8 @@ def iou(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 @torch.no_grad()
-def grid_logits(network: ClipSegmenter, image: Image, classes: Sequence[ClassSpec] | Tensor) -> NDArray[np.float32]:
-    """Return the logits (K, h, w) of classes, or of their embeddings (K, E), for an image uint8 (H, W, 3)."""
-    text = classes if isinstance(classes, Tensor) else class_embeddings(network, classes)
+def grid_logits(network: ClipSegmenter, image: Image, text: Tensor) -> NDArray[np.float32]:
+    """Return the logits (K, h, w) of classes by their text embeddings (K, E), for an image uint8 (H, W, 3)."""
     height, width = network.size
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     logits: NDArray[np.float32] = network(torch.from_numpy(resized[None]), text)[1][0].float().numpy()
