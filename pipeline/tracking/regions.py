@@ -18,10 +18,11 @@ from cliprl.pipeline.tracking.track import Track
 _SPECK = 8
 # Share of a region, or of what is expected of an instrument, that must coincide for the region to hold the instrument.
 _OF_REGION, _OF_TRACK = 0.12, 0.4
-# Cells around the place of a hidden instrument in which it is expected, and the frames of hiding after which it is one more;
+# Cells around the place of a hidden instrument in which it is expected, and the frames of hiding that add one more;
 # share of that place, or of what is not expected in a region, that must coincide for the region to hold it.
 _AROUND, _PER_CELL, _OF_PLACE = 3, 6, 0.5
-# How much less likely to be the hidden instrument by its look than one in view those cells may be: there, place counts more.
+# How much less those cells may look like the hidden instrument than like one in view: there, place counts more than look. Like
+# _PER_CELL, and _SAME_ENTRY of the tracker, chosen on clips for choosing: the scores are those of other seeds (README.md).
 _UNSURE = 0.15
 # Share of the cells of an instrument below which it has vanished from one frame to the next.
 _OF_VANISHED = 0.25

@@ -39,7 +39,7 @@ _LIKE, _PLACE_WEIGHT = 0.62, 0.35
 # What it costs that a part does not reach the edge of the field of view, though the instrument did, and that it is smaller than a
 # share of it.
 _INSIDE, _SMALL, _PIECE = 0.4, 0.3, 0.25
-# What is taken off if a part enters where the instrument did.
+# What is taken off that cost if a part enters where the instrument did.
 _SAME_ENTRY = 0.8
 # Likeness from which a new region near an instrument is a piece of it.
 _SIMILAR = 0.75
