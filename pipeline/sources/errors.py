@@ -28,9 +28,12 @@ def _without_credentials(rest: str) -> str:
     """
     authority, path = re.split(r"[/?#]", rest, maxsplit=1)[0], re.split(r"[?#]", rest, maxsplit=1)[0]
     if "@" in authority:
-        return f"***@{rest[path.rindex('@') + 1 :]}"
+        before = rest if path == authority else path
+        return f"***@{rest[before.rindex('@') + 1 :]}"
     before, at, after = rest.rpartition("@")
-    has_password = not _HOST_PORT.fullmatch(authority) or ":" in before[len(authority) :]
+    address = _HOST_PORT.fullmatch(authority)
+    # A port may be the first digits of a password: then a host, or a path, follows the "@".
+    has_password = not address or ":" in before[len(authority) :] or (address[2] and re.search(r"[/.:]", after))
     return f"***@{after}" if at and has_password else rest
 
 

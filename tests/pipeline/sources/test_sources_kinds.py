@@ -382,7 +382,20 @@ def test_only_secrets_are_redacted() -> None:
 
 
 @pytest.mark.parametrize(
-    "password", ["geheim", "geh/eim", "/geheim", "geh?eim", "geh#eim", "geh@eim", "geh@ei/m", "ge heim"]
+    "password",
+    [
+        "geheim",
+        "geh/eim",
+        "/geheim",
+        "geh?eim",
+        "geh#eim",
+        "geh@eim",
+        "geh@ei/m",
+        "ge heim",
+        "12/geheim",
+        "7?geheim",
+        "geh@ei?m",
+    ],
 )
 @pytest.mark.parametrize("user", ["user", "lab.invalid/user"])
 def test_a_password_is_hidden_though_it_is_not_escaped(user: str, password: str) -> None:
