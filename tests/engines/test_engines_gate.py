@@ -401,3 +401,24 @@ def test_texts_are_compared_in_the_channels_of_features(file: str) -> None:
     for _ in range(2):  # a network without a wide head is left as it is
         compare_with_features(model)
         assert widths() == [features]
+
+
+@pytest.mark.parametrize(("side", "numerator", "kept"), [(1, 1, False), (3, 1, True), (1, 2, True)])
+def test_other_heads_are_left_as_they_are(side: int, numerator: int, kept: bool) -> None:
+    from openvino import Model
+    from openvino import opset13 as ops
+
+    def convolved(image: Any, kernel: Any, pad: int) -> Any:
+        return ops.convolution(image, kernel, [1, 1], [pad, pad], [pad, pad], [1, 1])
+
+    features, texts = ops.parameter([1, 4, 6, 8], np.float32), ops.parameter([3, 5], np.float32)
+    kernel, bias = np.ones((5, 4, side, side), np.float32), np.ones((1, 5, 1, 1), np.float32)
+    pixels = ops.add(convolved(features, ops.constant(kernel), side // 2), ops.constant(bias))
+    mean = ops.reduce_mean(ops.power(pixels, np.float32(2)), np.array([1]), True)
+    factor = ops.divide(np.float32(numerator), ops.sqrt(ops.add(mean, np.float32(1e-6))))
+    kernels = ops.unsqueeze(texts, np.array([2, 3]))
+    logits = ops.add(convolved(ops.multiply(pixels, factor), kernels, 0), np.float32(1))
+    logits.output(0).set_names({"logits"})
+    model = Model([logits], [features, texts])
+    compare_with_features(model)
+    assert any(node.get_name() == pixels.get_name() for node in model.get_ordered_ops()) == kept

@@ -28,17 +28,19 @@ def compare_with_features(model: Any) -> None:
         product, added = _inputs(last, "Add")
         scaled, unsqueezed = _inputs(product, "Convolution")
         pixels, factor = _inputs(scaled, "Multiply")
-        texts, root = _inputs(unsqueezed, "Unsqueeze")[0], _inputs(factor, "Divide")[1]
+        texts, (one, root) = _inputs(unsqueezed, "Unsqueeze")[0], _inputs(factor, "Divide")
         mean, epsilon = _inputs(_inputs(root, "Sqrt")[0], "Add")
         squared, exponent = _inputs(_inputs(mean, "ReduceMean")[0], "Power")
         embedded, bias = _inputs(pixels, "Add")
         features, kernel = _inputs(embedded, "Convolution")
     except (LookupError, RuntimeError):  # OpenVINO raises RuntimeError for a model without logits
         return
-    constants = [_stored(value) for value in (kernel, bias, epsilon, added, exponent)]
-    if squared != pixels or any(values is None for values in constants) or constants[3].size > 1 or constants[4] != 2:
+    constants = [_stored(value) for value in (kernel, bias, epsilon, added, exponent, one)]
+    if squared != pixels or any(values is None for values in constants):
         return
-    weights, offsets, least, level, _ = constants
+    weights, offsets, least, level, power, numerator = constants
+    if weights.shape[2:] != (1, 1) or level.size > 1 or power != 2 or numerator != 1:
+        return
     weights, offsets = weights[:, :, 0, 0], offsets.ravel()
 
     def convolved(kernel: Any, added: Any) -> Any:
@@ -54,9 +56,8 @@ def compare_with_features(model: Any) -> None:
     slopes, square = 2 * weights.T @ offsets, offsets @ offsets / embedding
     turned = convolved(stored((weights.T @ weights)[:, :, None, None]), stored(slopes[None, :, None, None]))
     sums = ops.multiply(ops.reduce_mean(ops.multiply(features, turned), np.array([1]), True), stored(width / embedding))
-    norms = ops.sqrt(
-        ops.add(ops.relu(ops.add(sums, stored(square))), stored(least))
-    )  # rounding may make a sum negative
+    positive = ops.relu(ops.add(sums, stored(square)))  # rounding may make a sum negative
+    norms = ops.sqrt(ops.add(positive, stored(least)))
     logits = ops.add(ops.divide(products, norms), stored(level))
     logits.set_friendly_name(last.get_node().get_friendly_name())
     names = last.get_names()
