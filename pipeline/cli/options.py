@@ -91,7 +91,13 @@ WindowOption = Annotated[
 ]
 Crf = Annotated[
     int,
-    typer.Option(min=0, max=51, hidden=True, rich_help_panel="Output", help="Video quality: 0 lossless, 51 worst."),
+    typer.Option(
+        min=0,
+        max=51,
+        hidden=True,
+        rich_help_panel="Output",
+        help="Video quality: 0 lossless, 51 worst; a constant quantizer with ultrafast, else a constant rate factor.",
+    ),
 ]
 PresetOption = Annotated[
     Preset,
