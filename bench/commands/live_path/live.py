@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from cliprl.bench.commands.live_path.overload import camera_of
 from cliprl.bench.fixtures import timecode
 from cliprl.bench.fixtures.loopback_viewer import LoopbackViewer
 from cliprl.bench.fixtures.looped_source import PacedSource
@@ -31,7 +32,6 @@ from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import open_bundle
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter
 from cliprl.pipeline.core.interfaces import PlaneAllocator
-from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display_loop import DisplayPolicy
 from cliprl.pipeline.live.recording.recorder import RecordOptions, recordings
@@ -162,7 +162,7 @@ def one_rate(rate: int, job: BenchJob, record: bool = False) -> LiveRun:
     ):
         check_width(source.info)
         overlay = Overlay(classes)
-        capture = LiveCapture(lambda: source, source, name="camera", reconnect=False)
+        capture = camera_of(source)
         recorded = recordings(RecordOptions(Path(folder), "overlay"), lambda: capture.info) if record else ()
         stream = LiveStream(
             capture,

@@ -182,11 +182,7 @@ def show(url: str, bundle: str, steps: str) -> None:
 
 def camera_of(source: Source) -> LiveCapture:
     """Return the camera of a source that is not opened again when it ends."""
-
-    def reopen() -> Source:
-        raise CliprlError(f"{source.info.name} has ended")
-
-    return LiveCapture(reopen, source, name="camera", reconnect=False)
+    return LiveCapture(lambda: source, source, name="camera", reconnect=False)
 
 
 def series(runs: Sequence[OverloadRun]) -> list[Series]:
