@@ -128,8 +128,15 @@ class StageScheduler(Generic[Item]):
         for i in sorted(stages, key=lambda stage: self._last[stage] != me):
             if self._can_run(i):
                 self._busy[i], self._last[i] = True, me
-                return i, self._results[i - 1].popleft() if i else None
+                return i, self._take_result(i - 1) if i else None
         return None
+
+    def _take_result(self, stage: int) -> Item | _End:
+        """Return the oldest result of a stage. If the stage was waiting for room, it can run again now."""
+        results = self._results[stage]
+        if len(results) == WAITING:
+            self._changed.notify_all()
+        return results.popleft()
 
     def _can_run(self, stage: int) -> bool:
         if self._busy[stage] or self._closed or len(self._results[stage]) >= WAITING:

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from waiting import until
 
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.segment.segmenter import Segmenter
@@ -223,8 +224,7 @@ def test_frames_ahead_leave_the_last_stage_its_image() -> None:
     stages = [Stage("prepare", count), Stage("encode", lambda item: None), Stage("refine", wait)]
     scheduler = StageScheduler(Numbers(40), stages, OWN)
     scheduler.start()
-    while len(ahead) < 2 * WAITING + 1:
-        time.sleep(0.01)
+    until(lambda: len(ahead) == 2 * WAITING + 1)
     time.sleep(0.1)
     furthest = max(ahead)
     free.set()
