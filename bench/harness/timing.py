@@ -176,7 +176,7 @@ def quiet_rounds(
         turn += 1
         keep(found.answers(), turn)
         if reasons and turn < most:
-            log(f"round {turn} was disturbed: {reasons[0]}")
+            log(f"round {turn} was disturbed: {'; '.join(reasons)}")
             wait_until_quiet(min(QUIET_PATIENCE, max(until - time.monotonic(), 0.0)))
     return found
 
