@@ -400,3 +400,13 @@ def test_costs_of_a_frame_are_those_of_the_results() -> None:
         for clip, cell in zip(clips, cells, strict=True):
             medians = [found[clip].find(case, name) for case in ("baseline", "cliprl-stream")]
             assert cell == " → ".join(f"{series.digest().p50:.2f}" for series in medians if series), (clip, name)
+
+
+def test_table_of_quantizers_is_measured() -> None:
+    folder = ROOT / "pipeline" / "stream"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    found = json.loads((folder / "x264-quantizer.json").read_text(encoding="utf-8"))["clips"]
+    for name, clip in found.items():
+        before, after = clip["crf"], clip["qp"]
+        sizes, quality = (f"{before[unit]:.1f} → {after[unit]:.1f}" for unit in ("kB", "dB"))
+        assert f"| {name} ({clip['frames']}) | {clip['time, qp over crf']:.2f} | {sizes} | {quality} |" in text
