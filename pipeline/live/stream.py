@@ -9,7 +9,7 @@ from typing import Self
 from cliprl.engines import ignore_message
 from cliprl.pipeline.core.interfaces import OnFrame, StreamInfo
 from cliprl.pipeline.core.statistics import Summary
-from cliprl.pipeline.core.thread_policy import single_threaded
+from cliprl.pipeline.core.thread_policy import prompt_switches, single_threaded
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.compositor import FIRST_SIZE
@@ -99,7 +99,7 @@ class LiveStream:
 
         Raises the error that ended the source, or the first fault of a file output or a recording, after everything is closed.
         """
-        with single_threaded(), self:
+        with single_threaded(), prompt_switches(), self:
             for thread in self._threads:
                 thread.start()
             while not self._interrupted.is_set() and self.recorder.frames != frames:

@@ -24,12 +24,14 @@ _LONGER = 256
 _PRESET = cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST
 # Mean absolute difference (0..255) between a frame and the motion-compensated last frame above which there is a cut.
 _CUT = 18.0
+# Motion is measured on blocks of this many pixels of the copies (2 ** `finest`), so that the steps keep one value for each.
+_BLOCK = 4
 # Frames whose motion is kept.
 _MEMORY = 32
 
 
 class _Step(NamedTuple):
-    """The flow from frame `number` back to the frame before, as offsets in pixels of the copies; None at a cut."""
+    """The flow from frame `number` back to the frame before, as offsets in blocks; None at a cut."""
 
     number: int
     flow: Flow | None
@@ -108,14 +110,15 @@ class OpticalFlow:
 
     def add(self, number: int, frame: Frame) -> None:
         """Measure the motion from the last frame to this one. Numbers ascend."""
-        self._steps.append(_Step(number, self._estimate(_small(frame.luma))))
+        flow = self._estimate(_small(frame.luma))
+        self._steps.append(_Step(number, None if flow is None else _in_blocks(flow)))
 
     def forget(self) -> None:
         """Start anew, because the next frame is unrelated."""
         self._estimate.reset()
 
     def back_to(self, number: int) -> Flow | None:
-        """Return the flow from the newest frame back to frame `number`: offsets (h, w, 2) in pixels of the copies.
+        """Return the flow from the newest frame back to frame `number`: offsets (h, w, 2) in blocks, one for each block.
 
         None if that frame is no longer kept, or lies before a cut.
         """
@@ -133,6 +136,14 @@ def _small(luma: Plane) -> Plane:
     scale = min(_LONGER / max(luma.shape), 1.0)
     size = (max(round(luma.shape[1] * scale), 16), max(round(luma.shape[0] * scale), 16))
     return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _in_blocks(flow: Flow) -> Flow:
+    """Return the mean offset of each block, in blocks: steps are then added up in a sixteenth of the time."""
+    height, width = flow.shape[:2]
+    size = (max(width // _BLOCK, 1), max(height // _BLOCK, 1))
+    means = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(means * np.array([size[0] / width, size[1] / height], np.float32), np.float32)
 
 
 def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
@@ -177,7 +188,7 @@ def _moved_instances(instances: Instances, labels: NDArray[np.uint8], offsets: F
 
 
 def flow_on_grid(flow: Flow, view: Viewport, rows: int, columns: int) -> Flow:
-    """Convert flow in pixels of the copies to offsets in grid cells at the centers of the cells: (rows, columns, 2)."""
+    """Convert flow on a small copy of the frame, in its pixels, to offsets in grid cells at their centers: (rows, columns, 2)."""
     height, width = flow.shape[:2]
     to_copy = np.array([width / view.frame_width, height / view.frame_height])
     cell = np.array([view.network_width / columns, view.network_height / rows])
