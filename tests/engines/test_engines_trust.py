@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -133,42 +132,32 @@ def test_a_damaged_engine_is_compiled_again_before_anything_runs(bundle: Bundle,
 
 
 BUILD = """
-import sys
 from pathlib import Path
 from cliprl.engines import EngineCache, load_engines, open_bundle
 from cliprl.engines.backends.no_telemetry import openvino
-bundle, cache = open_bundle(sys.argv[1]), EngineCache(Path(sys.argv[2]))
 openvino()
-print("ready", flush=True)
-load_engines(bundle, precision="f32", threads=1, cache=cache)
-print("done", flush=True)
+def main(folder):
+    load_engines(open_bundle("{bundle}"), precision="f32", threads=1, cache=EngineCache(Path(folder)))
 """
-
-
-def started(bundle: Bundle, folder: Path) -> subprocess.Popen[str]:
-    """A builder in a process of its own, about to begin."""
-    command = [sys.executable, "-c", BUILD, str(bundle.path), str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
 
 
 def test_builder_killed_at_random_leaves_no_invalid_entry(bundle: Bundle, tmp_path: Path) -> None:
     folder, variant, reference = tmp_path / "engines", candidate_of(bundle), reference_of(bundle)
-    with started(bundle, tmp_path / "whole") as process:
+    chance, kept = random.Random(0), 0
+    with Forked(BUILD.format(bundle=bundle.path)) as builders:
+        builders.start(tmp_path / "whole")
         start = time.monotonic()
-        assert process.wait(timeout=120) == 0
-    usual, chance, kept = time.monotonic() - start, random.Random(0), 0
-    for kill in range(KILLS):
-        with started(bundle, folder) as process:
+        assert builders.wait() == 0
+        usual = time.monotonic() - start
+        for kill in range(KILLS):
+            child = builders.start(folder)
             time.sleep(chance.uniform(0, 1.1 * usual) if kill else 0)  # the first at once: it can't have finished
-            process.kill()
-        made = EngineCache(folder).read(variant.fields())
-        if made is not None:
-            kept += 1
-            assert agree(variant.load(made), bundle, reference)
-            EngineCache(folder).forget(variant.fields())
+            builders.kill(child)
+            made = EngineCache(folder).read(variant.fields())
+            if made is not None:
+                kept += 1
+                assert agree(variant.load(made), bundle, reference)
+                EngineCache(folder).forget(variant.fields())
     assert kept < KILLS, "no builder was killed before it had finished: the test shows nothing"
     said: list[Any] = []
     assert agree(serve(bundle, EngineCache(folder), said), bundle, reference)
