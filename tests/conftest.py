@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import HealthCheck, settings
+
+from cliprl.engines.cli.cli_runner import run_app
 
 ROOT = Path(__file__).resolve().parent.parent
 # Files of tests with a real clock, real processes, sockets and browsers. A machine that others load can stall for seconds
@@ -71,6 +77,12 @@ def _cuda_ready() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of `pytest_collection_modifyitems`: xdist would begin with the files of most tests, long or not."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow and real-time files. Skip GPU tests without a GPU, unless FAIL_WITHOUT_CUDA is set: then they fail."""
     for item in items:
@@ -78,8 +90,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if item.path.name.startswith(REAL_TIME):
             item.add_marker(pytest.mark.flaky(reruns=2))
-    # Two workers that take whole files end at about the same time if the files that wait longest come first.
-    items.sort(key=lambda item: not item.path.name.startswith(REAL_TIME))
+    # Two workers that take whole files end at about the same time if the long ones come first, those that wait longest before.
+    items.sort(key=lambda item: (not item.path.name.startswith(REAL_TIME), "slow" not in item.keywords))
     marked = [item for item in items if "needs_cuda" in item.keywords]
     if marked and not os.environ.get("FAIL_WITHOUT_CUDA") and not _cuda_ready():
         for item in marked:
@@ -97,6 +109,31 @@ def _hang_ups_reach_the_commands() -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiled engines of the tests are kept apart from the user's; commands that the tests start inherit this."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, as `subprocess.run` tells it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run a command in this process: for what needs no process of its own, without the second that one takes to start."""
+
+    def run(app: typer.Typer, name: str, *words: str | Path, folder: Path | None = None) -> Done:
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [name, *map(str, words)])
+            if folder is not None:
+                patch.chdir(folder)
+            status = run_app(app, name)
+        return Done(status, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

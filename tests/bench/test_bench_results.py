@@ -6,10 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cliprl.bench.cli import app
 from cliprl.bench.commands import suite
 from cliprl.bench.commands.results import check, compare, plots, readme, report
 from cliprl.bench.harness import environment, table
@@ -55,9 +58,9 @@ def result(kind: str = "stages", slow: float = 1.0, seed: int = 0) -> Result:
     )
 
 
-def cliprl_bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cliprl.bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture
+def cliprl_bench(command: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(command, app, "cliprl-bench")
 
 
 def test_a_result_file_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -217,7 +220,9 @@ LIMIT = '[[limit]]\nkind = "stages"\ncase = "cliprl-stream"\nname = "fps"\n'
 @pytest.mark.parametrize(
     ("bound", "status"), [("min = 40", 0), ("max = 60\nmin = 1", 0), ("min = 60", 1), ('statistic = "p99"\nmin = 1', 1)]
 )
-def test_check_exits_with_1_on_a_breach(tmp_path: Path, bound: str, status: int) -> None:
+def test_check_exits_with_1_on_a_breach(
+    cliprl_bench: Callable[..., Any], tmp_path: Path, bound: str, status: int
+) -> None:
     result().write(tmp_path / "r.json")
     done = cliprl_bench("check", tmp_path / "r.json", "--budget", limits(tmp_path, LIMIT + bound))
     assert done.returncode == status, done.stderr
@@ -242,7 +247,7 @@ def test_budget_that_can_not_be_checked_is_misuse(tmp_path: Path, text: str, com
         check.check([result()], check.read_budget(limits(tmp_path, text)))
 
 
-def test_limit_may_cover_several_cases_and_missing_ones(tmp_path: Path) -> None:
+def test_limit_may_cover_several_cases_and_missing_ones(cliprl_bench: Callable[..., Any], tmp_path: Path) -> None:
     text = LIMIT.replace('"cliprl-stream"', '["25 FPS", "60 FPS"]').replace("fps", "delivered")
     text += 'statistic = "min"\nmin = 30\n[[limit]]\nkind = "soak"\ncase = "cliprl-stream"\nname = "growth"\nmax = 1\n'
     result().write(tmp_path / "r.json")
@@ -269,7 +274,7 @@ def test_the_committed_budget_holds_what_is_measured_to_account() -> None:
     assert all(finding.kept for finding in check.check(kept, limits))
 
 
-def test_the_commands_complain_in_one_line(tmp_path: Path) -> None:
+def test_the_commands_complain_in_one_line(cliprl_bench: Callable[..., Any], tmp_path: Path) -> None:
     for arguments in (
         ("compare", tmp_path / "a", tmp_path / "b"),
         ("live", "absent.mp4"),
@@ -282,7 +287,7 @@ def test_the_commands_complain_in_one_line(tmp_path: Path) -> None:
         assert done.stderr.startswith("cliprl-bench: ")
 
 
-def test_report_writes_page_and_tables(tmp_path: Path) -> None:
+def test_report_writes_page_and_tables(cliprl_bench: Callable[..., Any], tmp_path: Path) -> None:
     result().write(tmp_path / "r.json")
     done = cliprl_bench("report", tmp_path / "r.json", "-o", tmp_path / "r.html", "--markdown", tmp_path / "r.md")
     assert done.returncode == 0, done.stderr

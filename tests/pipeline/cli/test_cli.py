@@ -29,12 +29,8 @@ COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
 DEMO = "demo:?seconds=0.4&size=320x256"
 
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
-
-
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The same in this process, where no process of its own is needed."""
+    """Run the command in this process, where none of its own is needed."""
     monkeypatch.setattr(sys, "argv", ["cliprl-stream", *arguments])
     return run_app(cli.app, "cliprl-stream")
 
@@ -63,7 +59,8 @@ def frames_of(path: Path) -> int:
 
 
 def test_the_default_run_writes_an_overlay_and_prints_a_summary(tmp_path: Path) -> None:
-    done = run("demo:?seconds=1&size=320x256", cwd=tmp_path)
+    words = [COMMAND, "demo:?seconds=1&size=320x256"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert frames_of(tmp_path / "demo_overlay.mp4") == 25
     for word in ("25 frames", "FPS", "p99 ms", "CLIP encoder", "refinement", "0 dropped", "demo_overlay.mp4"):
@@ -71,9 +68,10 @@ def test_the_default_run_writes_an_overlay_and_prints_a_summary(tmp_path: Path) 
     assert done.stdout == ""
 
 
-def test_several_outputs_and_json(tmp_path: Path) -> None:
+def test_several_outputs_and_json(command: Callable[..., Any], tmp_path: Path) -> None:
     outputs = ("o.mkv", "masks/", "o.coco.json", "o.jsonl")
-    done = run(DEMO, "--json", *(word for name in outputs for word in ("-o", name)), cwd=tmp_path)
+    words = (word for name in outputs for word in ("-o", name))
+    done = command(cli.app, "cliprl-stream", DEMO, "--json", *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["frames"] == 10
@@ -115,12 +113,14 @@ def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     assert capfd.readouterr().out.startswith("cliprl 0")
 
 
-def test_help_fits_two_screens_and_help_all_lists_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_fits_two_screens_and_help_all_lists_everything(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    lines = run("--help", cwd=tmp_path).stdout.splitlines()
+    lines = command(cli.app, "cliprl-stream", "--help").stdout.splitlines()
     assert 40 < len(lines) <= 100
     assert max(map(len, lines)) <= 100
-    everything = run("--help-all", cwd=tmp_path).stdout
+    everything = command(cli.app, "cliprl-stream", "--help-all").stdout
     for name in (name for parameter in typer.main.get_command(cli.app).params for name in parameter.opts[:1]):
         assert name in everything or name == "source"
 
@@ -147,10 +147,10 @@ def test_the_bottleneck_of_a_run(summary: Summary, paced: bool, source: str, wor
     assert describe_bottleneck(bottleneck(summary, paced=paced), source) == words
 
 
-def test_the_summary_names_the_bottleneck(tmp_path: Path) -> None:
-    arguments = ("demo:?seconds=0.2&size=640x512", "--steps", "0", "-o", "null:")
-    assert ", bound by " in run(*arguments, cwd=tmp_path).stderr
-    assert json.loads(run(*arguments, "--json", cwd=tmp_path).stdout)["bottleneck"] in STAGES
+def test_the_summary_names_the_bottleneck(command: Callable[..., Any]) -> None:
+    words = (cli.app, "cliprl-stream", "demo:?seconds=0.2&size=640x512", "--steps", "0", "-o", "null:")
+    assert ", bound by " in command(*words).stderr
+    assert json.loads(command(*words, "--json").stdout)["bottleneck"] in STAGES
 
 
 @pytest.mark.parametrize(
