@@ -44,10 +44,10 @@ LEFT = re.compile(r"disk/(\.(o|t|m)\.partial(-\d+)?(\.\w+|/.*)?|\.o\.coco\.parti
 State = dict[str, tuple[Any, ...]]
 
 
-def tree(folder: Path) -> Path:
+def tree(folder: Path, images: int = 40) -> Path:
     """Inputs, a folder `disk` for outputs with earlier ones and other files in it, and a link `out` that leads to it."""
     (folder / "in").mkdir()
-    for i in range(400):
+    for i in range(images):
         cv2.imwrite(str(folder / "in" / f"{i:06d}_{40 * i}.png"), np.full((64, 96, 3), i % 200, np.uint8))
     make_clip(folder / "whole.mp4", frames=40, size=(96, 64), options={"g": "10"})
     scribble(folder / "whole.mp4", 0.5, folder / "hurt.mp4", length=300)
@@ -122,6 +122,13 @@ def finish(process: subprocess.Popen[str]) -> str:
     return error
 
 
+def run_here(folder: Path, arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit status of the command in this process, where no signal and no limit needs one of its own."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["cliprl-stream", *arguments])
+    return run_app(app, "cliprl-stream")
+
+
 def little_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
@@ -153,11 +160,20 @@ def little_room() -> None:
         "misuse",
     ],
 )
-def test_a_run_that_ends(tmp_path: Path, arguments: list[str], expected: int, whole: bool) -> None:
+def test_a_run_that_ends(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    expected: int,
+    whole: bool,
+) -> None:
     before = state(tree(tmp_path))
-    process = start(tmp_path, [*arguments, "--overwrite"])
-    error = finish(process)
-    assert process.returncode == expected, error
+    status = run_here(tmp_path, [*arguments, "--overwrite"], monkeypatch)
+    error = capfd.readouterr().err
+    assert status == expected, error
+    assert "Traceback" not in error
+    assert "unexpected" not in error
     after = state(tmp_path)
     assert_nothing_lost(before, after, replaced=whole)
     assert not [path for path in after if path not in before and "partial" in path]
@@ -167,16 +183,17 @@ def test_a_run_that_ends(tmp_path: Path, arguments: list[str], expected: int, wh
         assert all((tmp_path / "disk" / name).read_bytes() != before[f"disk/{name}"][1] for name in FILES)
 
 
-def test_a_run_without_overwrite(tmp_path: Path) -> None:
+def test_a_run_without_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = state(tree(tmp_path))
-    process = start(tmp_path, words("whole.mp4"))
-    assert "--overwrite" in finish(process)
-    assert process.returncode == 2
+    assert run_here(tmp_path, words("whole.mp4"), monkeypatch) == 2
+    assert "--overwrite" in capfd.readouterr().err
     assert state(tmp_path) == before
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    before = state(tree(tmp_path))
+    before = state(tree(tmp_path, 400))
     process = start(tmp_path, [*words("in/*.png"), "--overwrite", "--crf", "0"], preexec_fn=little_room)
     error = finish(process)
     assert process.returncode == 1, error
@@ -188,7 +205,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("frames", [0, 20])
 def test_a_run_that_is_ended(tmp_path: Path, number: signal.Signals, frames: int) -> None:
     """At its start, where outputs are open and no frame is written yet, and in its midst."""
-    before = state(tree(tmp_path))
+    before = state(tree(tmp_path, 400))
     process = start(tmp_path, [*words("in/*.png"), "--overwrite"])
     events = tmp_path / "disk" / ".o.partial-2.jsonl"
     deadline = time.monotonic() + 60
@@ -220,11 +237,9 @@ def test_a_stop_right_after_an_output_is_created(
         return handle
 
     monkeypatch.setattr(partial_names, "_create", create_and_stop)
-    monkeypatch.chdir(tmp_path)
     output = ("--trace", TRACE, "-o", "null:") if name == TRACE else ("-o", name)
-    monkeypatch.setattr(sys, "argv", ["cliprl-stream", "whole.mp4", "--steps", "0", *output])
     try:
-        status = run_app(app, "cliprl-stream")
+        status = run_here(tmp_path, ["whole.mp4", "--steps", "0", *output], monkeypatch)
     except SystemExit as ended:
         status = int(str(ended.code))
     assert status == 128 + number
@@ -275,7 +290,7 @@ def _has(events: Path, frames: int) -> bool:
 
 
 def test_a_second_run_into_the_same_outputs(tmp_path: Path) -> None:
-    before = state(tree(tmp_path))
+    before = state(tree(tmp_path, 400))
     first = start(tmp_path, [*words("in/*.png"), "--overwrite"])
     deadline = time.monotonic() + 60
     while (
