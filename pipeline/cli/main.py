@@ -72,6 +72,7 @@ def stream(
     names: Names = FrameNames.FRAME,
     polygons: Polygons = False,
     web: option.Web = None,
+    web_url: option.WebUrl = "",
     window: option.WindowOption = False,
     crf: option.Crf = 23,
     preset: option.PresetOption = option.Preset.ULTRAFAST,
@@ -126,6 +127,8 @@ def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
     from cliprl.pipeline.core.interfaces import LabelStyle
     from cliprl.pipeline.live.factory import LiveOptions, record_options
 
+    if given["web_url"] and given["web"] is None:
+        raise UsageError(f"--web-url '{given['web_url']}' is for the page: give --web too")
     folder, preset = given["record"], given["preset"].value
     live: dict[str, Any] = {name: given[name] for name in ("max_age_ms", "wait_ms", "reconnect", "guard")}
     what, minutes = given["record_what"].value, given["segment_minutes"]

@@ -115,7 +115,9 @@ def _open_viewed(
     opened.enter_context(tidy_recordings())
     corrections = open_corrections(options.corrections, bundle, live)
     if options.web is not None:
-        opened.enter_context(web_viewer(options.web, live, bundle.manifest.name, corrections))
+        opened.enter_context(
+            web_viewer(options.web, live, bundle.manifest.name, corrections, proxy_url=options.web_url)
+        )
     if options.window:
         opened.enter_context(window(live, f"cliprl: {live.info.name}", corrections))
     return live
@@ -145,7 +147,11 @@ def _open_stored(
     video_network = _open_video_network(options)
     spec = OutputSpec(source.info, bundle.manifest.mask_classes, options.labels)
     encoding = {"crf": options.crf, "preset": options.preset, "encoders": options.encoders}
-    sinks = [opened.enter_context(device.sink(target, spec, **encoding)) for target in options.outputs]
+
+    def open_output(target: str) -> Sink:
+        return device.sink(target, spec, **encoding)
+
+    sinks = [opened.enter_context(_output_of_file(target, open_output, log)) for target in options.outputs]
     with interruptible():
         segmenter = device.segmenter(bundle, **_segmenter_settings(options), log=log)
     return Stream(
@@ -156,7 +162,19 @@ def _open_stored(
         status=status_line(bundle.manifest.name, 1 if isinstance(source, ImageSource) else MARK_FRAMES),
         profiler=device.profiler if options.trace else nullcontext,
         description=describe_run(source, segmenter),
+        realtime=any(map(is_stream, options.outputs)),
     )
+
+
+def _output_of_file(target: str, open_output: Callable[[str], Sink], log: Callable[[str], None]) -> Sink:
+    """Open an output of a run of a file. A network stream must not hold up the others: it is written on another thread."""
+    sink = open_output(target)
+    if not is_stream(target):
+        return sink
+    sink.close()  # opened only to report a bad name at once
+    from cliprl.pipeline.live.sink_thread import ThreadedSink
+
+    return ThreadedSink(lambda: open_output(target), name=redact(target), log=log)
 
 
 def _open_video_network(options: StreamOptions) -> VideoNetwork | None:

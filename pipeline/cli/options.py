@@ -81,6 +81,12 @@ Web = Annotated[
         "(0.0.0.0:8088) need the token that is printed. Files are written only with -o.",
     ),
 ]
+WebUrl = Annotated[
+    str,
+    typer.Option(
+        hidden=True, metavar="URL", rich_help_panel="Output", help="Address of the page behind a reverse proxy."
+    ),
+]
 WindowOption = Annotated[
     bool,
     typer.Option(

@@ -55,6 +55,7 @@ class StreamOptions:
     corrections: CorrectionOptions | None = None
     encoders: int = 0
     input_size: str | None = None
+    web_url: str = ""
 
     @property
     def watched(self) -> bool:

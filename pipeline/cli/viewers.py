@@ -29,11 +29,17 @@ def watchable(name: str) -> str:
 
 @contextmanager
 def web_viewer(
-    address: str, stream: LiveStream, network: str, corrections: CorrectionService | None = None
+    address: str,
+    stream: LiveStream,
+    network: str,
+    corrections: CorrectionService | None = None,
+    *,
+    proxy_url: str = "",
 ) -> Iterator[None]:
     """Serve the page while the stream runs. After the end of the input the last frame stays until Ctrl-C.
 
-    Prints the address of the page on standard error; beyond loopback with the token, which is printed nowhere else.
+    Prints the address of the page on standard error; beyond loopback, and behind a reverse proxy at `proxy_url`, with the token,
+    which is printed nowhere else.
     Raises UsageError if the viewer's packages are missing or it can't listen on `address`.
     """
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
@@ -55,7 +61,7 @@ def web_viewer(
         corrections,
         stream.follow,
     )
-    with WebViewer(program, Address.parse(address)) as viewer:
+    with WebViewer(program, Address.parse(address), proxy_url=proxy_url) as viewer:
         _say(f"watch at {viewer.url}")
         for place in viewer.external_urls:
             _say(f"from other machines: {place}")

@@ -114,7 +114,7 @@ def open_live(
         capture,
         overlay,
         Supervisor(make_segmenter, len(overlay.classes), follow=FollowControl() if options.tracks else None),
-        tuple(_output(target, opener, capture, overlay) for target, opener in openers.items()),
+        tuple(_output(target, opener, capture, overlay, log) for target, opener in openers.items()),
         recordings=recordings(options.record, lambda: capture.info) if options.record else (),
         controls=Controls(overlay.classes, settings),
         policy=policy,
@@ -139,7 +139,9 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
     return Playback(first, open_at, repeats=options.repeats, waits=options.waits)
 
 
-def _output(target: str, opener: OutputOpener, capture: LiveCapture, overlay: Overlay) -> SinkThread:
+def _output(
+    target: str, opener: OutputOpener, capture: LiveCapture, overlay: Overlay, log: Callable[[str], None]
+) -> SinkThread:
     from cliprl.pipeline.live.sink_thread import SinkThread
     from cliprl.pipeline.live.stream import info_of
 
@@ -152,6 +154,7 @@ def _output(target: str, opener: OutputOpener, capture: LiveCapture, overlay: Ov
         lambda: open_part(target),
         name=redact(target),
         network=network,
+        log=log,
         open_next=(lambda: open_part(next_part(target))) if not network and _has_parts(target) else None,
     )
 

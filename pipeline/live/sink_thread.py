@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from cliprl.engines import CliprlError
+from cliprl.engines import CliprlError, ignore_message
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import Sink
+from cliprl.pipeline.core.interfaces import BaseSink, Sink
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.thread_policy import FILE_NICENESS, lower_priority
@@ -22,6 +23,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 _RECOVERED_S = 2.0
 # Seconds that `close` waits for a sink to finish.
 _CLOSE_TIMEOUT = 20.0
+# Seconds after which a message of a network stream is repeated, if it is still true.
+_REPEAT_S = 60.0
 
 _Item = tuple[Frame, Segmentation | None]
 
@@ -31,8 +34,8 @@ class SinkThread(threading.Thread):
 
     A file takes all frames, up to `FILE_QUEUE` late; more are counted in `dropped`. Its thread has a lower priority than the
     display's. After a fault `open_next`, if given, opens the file in which it continues; without it the output ends. A
-    `network` sink drops the oldest frames and is reopened. `written` counts the frames taken; `error` is the present fault.
-    `name` is the output's, for notes.
+    `network` sink drops the oldest frames and is reopened; it has failed only if it never took a frame. `written` counts the
+    frames taken; `error` is the present fault. `name` is the output's, for notes; `log` gets the faults of a network sink.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class SinkThread(threading.Thread):
         name: str = "an output",
         network: bool = False,
         open_next: Callable[[], Sink] | None = None,
+        log: Callable[[str], None] = ignore_message,
     ) -> None:
         super().__init__(name="sink", daemon=True)
         self.target = name
+        self._log, self._logged = log, dict[str, float]()
         self.written = 0
         self.error: CliprlError | None = None
-        self.failure: CliprlError | None = None  # the first fault of a file: its run has failed
+        self.failure: CliprlError | None = None  # with which the run has failed
         self.notes: list[str] = []
         self._open, self._network = open_sink, network
         self._open_next = open_sink if network else open_next
@@ -80,6 +85,8 @@ class SinkThread(threading.Thread):
         self._queue.close()
         if self.is_alive():
             self.join(_CLOSE_TIMEOUT)
+        if self._network and not self.written:
+            self.failure = self.error
         missing = (
             f"{self.dropped} frames are missing in '{self.target}': the disk or the encoder is too slow, or has failed"
         )
@@ -132,6 +139,8 @@ class SinkThread(threading.Thread):
         """Note that the fault, if there was one, is over."""
         if self.error is not None and isinstance(sink, FileSink):
             self.notes.append(f"'{self.target}' continues in '{sink.target}'")
+        elif self.error is not None:
+            self._say(f"streaming to {self.target} again" if self.written > 1 else f"streaming to {self.target}")
         self.error = None
 
     def _write(self, sink: Sink, item: _Item) -> None:
@@ -146,7 +155,49 @@ class SinkThread(threading.Thread):
         if self.error is None and str(error) not in self.notes:
             self.notes.append(str(error))
         self.error = error
-        if not self._network:
+        if self._network:
+            self._say(f"{error}; trying again")
+        else:
             self.failure = self.failure or error
         if self._open_next is None or (self._queue.closed and not self._network):
             self._lost += len(self._queue.clear())
+
+    def _say(self, text: str) -> None:
+        """Log a message, unless it was logged a short time ago: a server may take and end connections all the time."""
+        now = time.monotonic()
+        if self._network and now - self._logged.get(text, -_REPEAT_S) >= _REPEAT_S:
+            self._logged[text] = now
+            self._log(text)
+
+
+class ThreadedSink(BaseSink):
+    """A network stream as an output of a file's run, which does not wait for it: a `SinkThread` takes copies of the frames.
+
+    Leaving it raises the error of a stream that never took a frame.
+    """
+
+    def __init__(
+        self, open_sink: Callable[[], Sink], *, name: str, log: Callable[[str], None] = ignore_message
+    ) -> None:
+        self._thread = SinkThread(open_sink, name=name, network=True, log=log)
+
+    @property
+    def notes(self) -> list[str]:  # type: ignore[override]
+        """One-line remarks for the user."""
+        return self._thread.notes
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        """Hand a copy of the frame to the thread, which drops the oldest ones if the receiver is slow or away."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        copied = replace(frame, luma=frame.luma.copy(), chroma=frame.chroma.copy(), image=None, original=None)
+        self._thread.put(copied, segmentation)
+        self.frames = self._thread.written
+
+    def close(self) -> None:
+        """Send what is left. Calling it twice is harmless."""
+        self._thread.close()
+        self.frames = self._thread.written
+        failure, self._thread.failure = self._thread.failure, None
+        if failure is not None:
+            raise failure

@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from aioice.ice import get_host_addresses
 
@@ -54,6 +55,21 @@ def _port(text: str, whole: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise UsageError(f"'{whole}' has no port of 0 to 65535: {_FORM}")
     return int(text)
+
+
+def check_proxy_url(url: str) -> str:
+    """Return the page's address behind a reverse proxy, with a slash at its end. Raises UsageError for anything else."""
+    try:
+        parts = urlsplit(url)
+        fine = (
+            parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment or "@" in url)
+        )
+        _ = parts.port
+    except ValueError:
+        fine = False
+    if not fine:
+        raise UsageError(f"'{url}' is not the address of a page behind a proxy: write it as https://HOST/PATH/")
+    return f"{url.rstrip('/')}/"
 
 
 def bound_address(listening: socket.socket) -> tuple[str, int]:

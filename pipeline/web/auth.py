@@ -39,12 +39,13 @@ class AccessControl:
     """Admits or refuses requests.
 
     `token` None: no token is required, because the server listens on loopback only. Otherwise a request needs the cookie
-    that `login` sets in exchange for the token, or "Authorization: Bearer TOKEN".
+    that `login` sets in exchange for the token, or "Authorization: Bearer TOKEN". `proxy` is the host, with its port, that
+    browsers send as Host and Origin when they reach the page through a reverse proxy, which may pass on another Host.
     """
 
-    def __init__(self, host: str, port: int, token: str | None, *, name: str = "") -> None:
+    def __init__(self, host: str, port: int, token: str | None, *, name: str = "", proxy: str = "") -> None:
         self.token = token
-        self._host, self._name = host, name
+        self._host, self._name, self._proxy = host, name, proxy.lower()
         self._session = secrets.token_urlsafe(32)
         # Cookies are shared between ports; the name keeps two viewers on one machine apart.
         self.cookie = f"cliprl_{port}"
@@ -56,7 +57,7 @@ class AccessControl:
             return f"the host '{host[:80]}' is not this server's: use its address"
         if not request.raw_path.startswith("/"):
             return "the request names a whole URL: name a path of this server"
-        if site := _foreign_site(request, host):
+        if site := _foreign_site(request, (host, self._proxy)):
             return f"requests from {site[:80]} are refused: use the viewer's own page"
         return ""
 
@@ -74,22 +75,25 @@ class AccessControl:
         if self.token is not None and not same(sent, self.token):
             return None
         answer = web.json_response({"ok": True})
-        answer.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict", path="/")
+        # Without a path the browser takes that of the request: a proxy may serve several viewers below prefixes.
+        answer.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict", path="")
         return answer
 
     def _is_ours(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
+        if match is not None and host.lower() == self._proxy:
+            return True
         return match is not None and is_accepted_host(match[1], self._host, name=self._name)
 
 
-def _foreign_site(request: web.Request, host: str) -> str:
-    """Return the other site that a request comes from; empty for the viewer's page and for other programs.
+def _foreign_site(request: web.Request, hosts: tuple[str, ...]) -> str:
+    """Return the other site that a request comes from; empty for the viewer's page, at one of `hosts`, and for other programs.
 
     Browsers send Sec-Fetch-Site only to loopback and over TLS. They always send Origin, except with a plain GET, and
     usually Referer.
     """
     origin = request.headers.get("Origin")
-    if origin is not None and not _is_same(origin, host):
+    if origin is not None and not _is_same(origin, hosts):
         return f"'{origin}'"
     site = request.headers.get("Sec-Fetch-Site")
     reads = request.method in ("GET", "HEAD")
@@ -98,7 +102,7 @@ def _foreign_site(request: web.Request, host: str) -> str:
     if site is not None:
         return "other sites"
     referrer = request.headers.get("Referer")
-    return "" if referrer is None or _is_same(referrer, host) else f"'{referrer}'"
+    return "" if referrer is None or _is_same(referrer, hosts) else f"'{referrer}'"
 
 
 def _opens_page(request: web.Request) -> bool:
@@ -107,12 +111,12 @@ def _opens_page(request: web.Request) -> bool:
     return request.method == "GET" and request.path == "/" and (mode, target) == ("navigate", "document")
 
 
-def _is_same(url: str, host: str) -> bool:
+def _is_same(url: str, hosts: tuple[str, ...]) -> bool:
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+    return parts.scheme in ("http", "https") and parts.netloc.lower() in {host.lower() for host in hosts if host}
 
 
 def same(sent: str, expected: str) -> bool:

@@ -8,11 +8,12 @@ import secrets
 import threading
 from collections.abc import Coroutine
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from cliprl.pipeline.web.address import Address, bound_address, external_addresses, is_loopback
+from cliprl.pipeline.web.address import Address, bound_address, check_proxy_url, external_addresses, is_loopback
 from cliprl.pipeline.web.auth import AccessControl
 from cliprl.pipeline.web.connections import ConnectionPool
 from cliprl.pipeline.web.limits import Limits
@@ -32,21 +33,32 @@ class WebViewer:
     """Serves the page for `program` on a separate thread until it is closed. A context manager.
 
     `limits`: by default as many connections as this process has file handles to spare.
-    Beyond loopback a token is required. It is new for each viewer and occurs only in `url` and `external_urls`.
-    Raises UsageError if it can't listen on `address`.
+    Beyond loopback, and behind the reverse proxy whose address for the page is `proxy_url`, a token is required. It is new for
+    each viewer and occurs only in `url` and `external_urls`.
+    Raises UsageError if it can't listen on `address`, or `proxy_url` is none.
     """
 
-    def __init__(self, program: ProgramInfo, address: Address | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        program: ProgramInfo,
+        address: Address | None = None,
+        limits: Limits | None = None,
+        *,
+        proxy_url: str = "",
+    ) -> None:
         address = address or Address()
+        self._proxy_url = check_proxy_url(proxy_url) if proxy_url else ""
         self._listening = address.listen()
         self.host, self.port = bound_address(self._listening)
-        self.token = None if is_loopback(self.host) else secrets.token_urlsafe(24)
+        local = is_loopback(self.host)
+        self.token = None if local and not proxy_url else secrets.token_urlsafe(24)
         bind_to(self.host)
         self._loop = asyncio.new_event_loop()
         channels = open_channels()
         self._encoder = EncoderThread(program.broadcast, channels, self._loop)
-        access = AccessControl(self.host, self.port, self.token, name=address.host)
-        limits = limits or Limits.of_process(one_peer=is_loopback(self.host))
+        proxy = urlsplit(self._proxy_url).netloc
+        access = AccessControl(self.host, self.port, self.token, name=address.host, proxy=proxy)
+        limits = limits or Limits.of_process(one_peer=local or bool(proxy))
         self._pool = ConnectionPool(limits)
         self._runner = web.AppRunner(
             Routes(program, access, channels, self._encoder.latency, self._pool).application(),
@@ -65,18 +77,20 @@ class WebViewer:
     @property
     def url(self) -> str:
         """The page's URL for this machine's browser. It may hold the token: don't log it."""
-        return self._url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host))
+        return self._url(self._place({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)))
 
     @property
     def external_urls(self) -> list[str]:
-        """The page's URLs for other machines, one per address of this machine; empty on loopback. As secret as `url`."""
-        if self.host not in ("0.0.0.0", "::"):
-            return []
-        return [self._url(address) for address in external_addresses(ipv6=self.host == "::")]
+        """The page's URLs for other machines: of the proxy, and one per address of this machine. As secret as `url`."""
+        is_open = self.host in ("0.0.0.0", "::")
+        places = [self._place(address) for address in external_addresses(ipv6=self.host == "::")] if is_open else []
+        return [self._url(place) for place in (self._proxy_url, *places) if place]
 
-    def _url(self, host: str) -> str:
-        place = f"[{host}]" if ":" in host else host
-        return f"http://{place}:{self.port}/{f'#token={self.token}' if self.token else ''}"
+    def _place(self, host: str) -> str:
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    def _url(self, place: str) -> str:
+        return f"{place}{f'#token={self.token}' if self.token else ''}"
 
     async def _serve(self) -> None:
         await self._runner.setup()

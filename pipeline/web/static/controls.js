@@ -55,7 +55,7 @@ export class Controls extends EventTarget {
     const values = this.#unsent;
     this.#unsent = {};
     try {
-      await post("/api/controls", values);
+      await post("api/controls", values);
     } catch (error) {
       this.#held = 0;
       this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));

@@ -7,6 +7,7 @@ import { post } from "./post.js";
 const AUTHOR = "cliprl-author";
 const HELD = "cliprl-held";
 const GONE = 410; // the status of an answer for a frame that is not held any more
+const RESUME_MS = 1000;
 const FOLLOWING = 10; // frames that are shown one after another as they follow a correction
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const byId = (id) => document.getElementById(`correct-${id}`);
@@ -147,7 +148,7 @@ export class Correction {
 
   async #send(name, body) {
     const start = performance.now();
-    const state = await post(`/api/correction/${name}`, body);
+    const state = await post(`api/correction/${name}`, body);
     this.#canvas.dataset.milliseconds = (performance.now() - start).toFixed(1);
     return state;
   }
@@ -170,11 +171,14 @@ export class Correction {
     await this.#open(state);
   }
 
+  // Go on with the frame that this page held before it was loaded again. A program that is busy is asked again.
   async #resume(held) {
+    if (this.#state) return;
     try {
       await this.#open(await this.#send("resume", { id: held }));
-    } catch {
-      this.#forget();
+    } catch (error) {
+      if (error.status < 500) this.#remember(sessionStorage, HELD, null);
+      else setTimeout(() => this.#run(() => this.#resume(held)), RESUME_MS);
     }
   }
 
@@ -229,7 +233,7 @@ export class Correction {
   }
 
   async #countKept() {
-    const answer = await fetch("/api/corrections");
+    const answer = await fetch("api/corrections");
     if (!answer.ok) return;
     const { revisions } = await answer.json();
     const frames = new Set(revisions.map(({ name }) => name)).size;
@@ -237,7 +241,7 @@ export class Correction {
   }
 
   async #showFrame(state, note) {
-    await this.#view.setImage(`/api/correction/image?id=${encodeURIComponent(state.id)}`, state.width, state.height);
+    await this.#view.setImage(`api/correction/image?id=${encodeURIComponent(state.id)}`, state.width, state.height);
     this.#canvas.setAttribute("aria-label", "Held image");
     await this.#show(state, note);
   }

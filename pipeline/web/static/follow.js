@@ -86,7 +86,7 @@ export class Follow {
 
   async #post(choice) {
     try {
-      await post("/api/follow", choice);
+      await post("api/follow", choice);
     } catch (error) {
       this.#refuse(`Not followed: ${error.message}`);
     }

@@ -3,12 +3,15 @@
 const RETRY_MS = [250, 500, 1000, 2000];
 const PING_MS = 2000;
 const SAMPLES = 8;
+const SILENCE_MS = 4000; // without a message for longer the connection is given up: a cut network closes nothing
 
 export class Link extends EventTarget {
   #socket = null;
   #failures = 0;
   #clocks = [];
   #pinging = 0;
+  #watching = 0;
+  #heard = 0; // when the last message came
 
   constructor() {
     super();
@@ -31,21 +34,36 @@ export class Link extends EventTarget {
   }
 
   #open() {
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = (this.#socket = new WebSocket(`${scheme}://${location.host}/ws`));
+    const address = new URL("ws", document.baseURI); // relative: a proxy may serve the page below a prefix
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = (this.#socket = new WebSocket(address));
     socket.binaryType = "arraybuffer";
+    this.#heard = performance.now();
+    this.#watching = setInterval(() => {
+      if (performance.now() - this.#heard > SILENCE_MS) this.#lose(socket);
+    }, SILENCE_MS / 8);
     socket.onopen = () => {
+      if (socket !== this.#socket) return;
       this.#failures = 0;
       this.#clocks = [];
       this.#ping();
       this.dispatchEvent(new Event("open"));
     };
-    socket.onmessage = ({ data }) => this.#receive(data);
-    socket.onclose = () => {
-      clearTimeout(this.#pinging);
-      this.dispatchEvent(new Event("lost"));
-      setTimeout(() => this.#open(), RETRY_MS[Math.min(this.#failures++, RETRY_MS.length - 1)]);
+    socket.onmessage = ({ data }) => {
+      if (socket === this.#socket) this.#receive(data);
     };
+    socket.onclose = () => this.#lose(socket);
+  }
+
+  // Leave a connection that is closed or silent, and open another one after a pause.
+  #lose(socket) {
+    if (socket !== this.#socket) return;
+    this.#socket = null;
+    socket.close();
+    clearTimeout(this.#pinging);
+    clearInterval(this.#watching);
+    this.dispatchEvent(new Event("lost"));
+    setTimeout(() => this.#open(), RETRY_MS[Math.min(this.#failures++, RETRY_MS.length - 1)]);
   }
 
   #ping() {
@@ -54,6 +72,7 @@ export class Link extends EventTarget {
   }
 
   #receive(data) {
+    this.#heard = performance.now();
     if (typeof data !== "string") {
       this.dispatchEvent(new CustomEvent("image", { detail: data }));
       return;

@@ -4,12 +4,12 @@ const form = document.getElementById("form");
 const problem = document.getElementById("problem");
 
 async function login(token) {
-  const answer = await fetch("/login", {
+  const answer = await fetch("login", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ token }),
   });
-  if (answer.ok) location.replace("/");
+  if (answer.ok) location.replace("./");
   else problem.textContent = (await answer.json()).error;
 }
 
@@ -23,6 +23,6 @@ form.addEventListener("submit", (event) => {
 
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {
-  history.replaceState(null, "", "/");
+  history.replaceState(null, "", "./");
   login(given).catch(() => {});
 }

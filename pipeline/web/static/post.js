@@ -3,7 +3,10 @@
 // POST an object as JSON, and return the answer. Throws an Error with the program's reason as its message, and the status.
 export async function post(path, values) {
   const headers = { "Content-Type": "application/json" };
-  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(values) });
+  const request = fetch(path, { method: "POST", headers, body: JSON.stringify(values) });
+  const answer = await request.catch(() => {
+    throw new Error("no answer: check that the program is still running");
+  });
   if (answer.ok) return answer.json();
   const isJson = (answer.headers.get("Content-Type") ?? "").includes("json");
   const reason = isJson ? (await answer.json()).error : (await answer.text()).trim();

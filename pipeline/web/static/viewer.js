@@ -67,15 +67,23 @@ function press(id, on) {
 
 // Messages from the program.
 
+// Ask what the program shows: at the start, and after the connection was lost, for another run may answer then.
+let asking = 0;
+
 async function begin() {
+  clearTimeout(asking);
+  const before = stream && JSON.stringify(stream);
   try {
-    const answer = await fetch("/api/stream");
-    if (answer.status === 401) location.reload();
+    const answer = await fetch("api/stream");
+    if (answer.status === 401) return location.reload();
+    if (!answer.ok) throw new Error(answer.statusText);
     stream = await answer.json();
   } catch {
-    setTimeout(begin, 1000);
+    clearTimeout(asking);
+    asking = setTimeout(begin, 1000);
     return;
   }
+  if (before && before !== JSON.stringify(stream)) return location.reload();
   const { name, width, height } = stream.stream;
   document.title = `${name} – cliprl`;
   put("source", name);
@@ -105,6 +113,7 @@ link.addEventListener("status", ({ detail }) => {
 link.addEventListener("lost", () => {
   showState();
   announce("state", "Connection to the program lost");
+  begin();
 });
 
 // The state on this page: images may also arrive late here, or not at all.
@@ -216,7 +225,7 @@ function labelPosition() {
 
 async function seek(seconds) {
   try {
-    await post("/api/position", { seconds });
+    await post("api/position", { seconds });
   } catch (error) {
     put("outcome", `Not moved: ${error.message}`);
   }
@@ -315,7 +324,7 @@ async function takeSnapshot() {
       anchor.href = URL.createObjectURL(still);
       anchor.download = `cliprl_frozen_${new Date().toISOString().replaceAll(/[-:]|\.\d+/g, "")}.png`;
     } else {
-      const answer = await fetch("/snapshot.png");
+      const answer = await fetch("snapshot.png");
       if (!answer.ok) throw new Error(await answer.text());
       anchor.download = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))[1];
       anchor.href = URL.createObjectURL(await answer.blob());

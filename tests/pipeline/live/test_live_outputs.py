@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 from limits import file_size_limit
-from live_camera import HEIGHT, WIDTH, TestCamera
+from live_camera import HEIGHT, WIDTH, TestCamera, number_in
 from live_faults import CLASSES
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline import OutputSpec, Overlay, open_sink
-from cliprl.pipeline.core.interfaces import Sink, StreamInfo
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import BaseSink, Sink, StreamInfo
 from cliprl.pipeline.core.queues import Backoff, BoundedQueue
+from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.live import sink_thread
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import StreamClock
 from cliprl.pipeline.live.factory import next_part
-from cliprl.pipeline.live.sink_thread import SinkThread
+from cliprl.pipeline.live.sink_thread import SinkThread, ThreadedSink
 from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.stream.stream import Stream
 
 LIMIT = 60.0  # seconds after which a test gives up
 SPEC = OutputSpec(StreamInfo("camera", HEIGHT, WIDTH, Fraction(1, 25), Fraction(25), live=True), CLASSES)
@@ -134,3 +139,74 @@ def test_pauses_double_up_to_the_longest() -> None:
     assert backoff.next() == 1.0
     backoff.reset()
     assert backoff.next() == 0.1
+
+
+class Receiver(BaseSink):
+    """A receiver that refuses while it is away, and takes a frame in `seconds`."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.away, self.got = seconds, False, list[int]()
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        if self.away:
+            raise CliprlError("can't stream to rtsp://viewer")
+        time.sleep(self.seconds)
+        self.got.append(number_in(frame.luma))
+
+    def close(self) -> None:
+        return
+
+
+def test_slow_receiver_of_a_file_delays_and_spoils_nothing(tmp_path: Path) -> None:
+    """The file beside the stream is complete, the stream has the newest frames, and all goes at the rate of the input."""
+    slow, fast, target = Receiver(0.5), Receiver(), tmp_path / "out.mkv"
+    camera = TestCamera(40, live=False)
+    sinks = [ThreadedSink(lambda: slow, name="slow"), ThreadedSink(lambda: fast, name="fast"), open_sink(target, SPEC)]
+    started = time.monotonic()
+    summary = Stream(camera, sinks=sinks, realtime=True).run()
+    assert time.monotonic() - started > 39 / 25
+    assert frames_in(target) == summary.frames == 40
+    assert slow.got == sorted(set(slow.got))
+    assert len(slow.got) < 40
+    assert set(slow.got) <= set(camera.given)
+    assert fast.got[-1] == slow.got[-1] == camera.given[-1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_faults_of_network_outputs_are_logged_once_and_their_end() -> None:
+    told: list[str] = []
+    viewer = Receiver()
+    output = SinkThread(lambda: viewer, name="rtsp://viewer", network=True, log=told.append)
+    viewer.away = True
+    output.start()
+    feed(output, lambda: output.error is not None)
+    time.sleep(0.3)  # several attempts
+    viewer.away = False
+    feed(output, lambda: output.error is None)
+    viewer.away = True
+    feed(output, lambda: output.error is not None)
+    output.close()
+    assert told == ["can't stream to rtsp://viewer; trying again", "streaming to rtsp://viewer"]
+    assert output.failure is None, "it has taken frames"
+
+
+@pytest.mark.usefixtures("quick")
+def test_network_output_that_never_took_a_frame_fails_the_run() -> None:
+    viewer = Receiver()
+    viewer.away = True
+    capture = LiveCapture(TestCamera, TestCamera(20), name="camera", reconnect=False)
+    live = LiveStream(capture, Overlay(CLASSES), outputs=(SinkThread(lambda: viewer, network=True),))
+    stored = Stream(TestCamera(20, live=False), sinks=[ThreadedSink(lambda: viewer, name="rtsp://viewer")])
+    for stream in (live, stored):
+        with pytest.raises(CliprlError, match="can't stream to rtsp://viewer"):
+            stream.run()
+
+
+def test_a_stop_ends_the_wait_for_the_next_frame() -> None:
+    camera = TestCamera(3, live=False)
+    stream = Stream(camera, sinks=[Receiver()], realtime=True)
+    camera.info = replace(camera.info, time_base=Fraction(3600))
+    threading.Timer(0.3, stream.stop).start()
+    started = time.monotonic()
+    assert stream.run().interrupted
+    assert time.monotonic() - started < LIMIT
