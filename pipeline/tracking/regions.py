@@ -18,11 +18,9 @@ from cliprl.pipeline.tracking.track import Track
 _SPECK = 8
 # Share of a region, or of what is expected of an instrument, that must coincide for the region to hold the instrument.
 _OF_REGION, _OF_TRACK = 0.12, 0.4
-# Cells around the place of a hidden instrument in which it is expected, and the frames of hiding that add one more;
-# share of that place, or of what is not expected in a region, that must coincide for the region to hold it.
-_AROUND, _PER_CELL, _OF_PLACE = 3, 6, 0.5
-# How much less those cells may look like the hidden instrument than like one in view: there, place counts more than look. Like
-# _PER_CELL, and _SAME_ENTRY of the tracker, chosen on clips for choosing: the scores are those of other seeds (README.md).
+# Share of the place of a hidden instrument, or of what is not expected in a region, that must coincide for the region to hold it.
+_OF_PLACE = 0.5
+# How much less those cells may look like the hidden instrument than like one in view: there, place counts more than look.
 _UNSURE = 0.15
 # Share of the cells of an instrument below which it has vanished from one frame to the next.
 _OF_VANISHED = 0.25
@@ -173,9 +171,7 @@ def _returned(
     found: dict[int, NDArray[np.intp]] = {}
     for track in hidden:
         assert track.place is not None
-        reach = _AROUND + track.missing // _PER_CELL
-        around = cv2.dilate(track.place, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-        mask = np.asarray(cv2.bitwise_and(free, around), np.uint8)
+        mask = np.asarray(cv2.bitwise_and(free, track.around_place()), np.uint8)
         cells = int(np.count_nonzero(mask))
         least = min(int(np.count_nonzero(track.place)), int(np.count_nonzero(free)))
         if cells >= max(SPLIT_CELLS, _OF_PLACE * least):

@@ -37,7 +37,7 @@ _PRESENT = 0.6
 # Likeness from which a region is taken for a hidden instrument, and the part that its place has in the decision.
 _LIKE, _PLACE_WEIGHT = 0.62, 0.35
 # What it costs that a part does not reach the edge of the field of view, though the instrument did, and that it is smaller than a
-# share of it.
+# share of it; not where it was hidden, because smoke may hide the rest of one that returns.
 _INSIDE, _SMALL, _PIECE = 0.4, 0.3, 0.25
 # What is taken off that cost if a part enters where the instrument did.
 _SAME_ENTRY = 0.8
@@ -143,10 +143,12 @@ class InstrumentTracker:
     def _recognize(self, parts: list[Part], looks: Appearance | None) -> None:
         """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key.
 
-        One that is inside the field of view is compared with those near it once more before it gets an id.
+        Before one gets an id it is compared once more with hidden ones, and inside the field of view with those near it.
         """
         for part in parts:
             # It was smaller when it was first compared.
+            if part.key and self._tracks[part.key].is_due_for_id(part.cells):
+                part.key = self._hidden_like(part, parts, looks) or part.key
             if part.key and self._tracks[part.key].is_due_for_id_inside:
                 others = [other for other in parts if other.key != part.key]
                 part.key = self._similar(part, others, looks) or part.key
@@ -165,6 +167,13 @@ class InstrumentTracker:
             part.key = part.key or part.continued(parts, self._tracks, before_hidden=True) or host
             part.key = part.key or part.piece_of(parts, self._tracks) or self._similar(part, parts, looks)
             part.key = part.key or self._start(part, looks)
+
+    def _hidden_like(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
+        """Return the hidden instrument that a part is taken for; 0 if there is none."""
+        taken = {other.key for other in parts}
+        hidden = [track for track in self._tracks.values() if track.id and track.key not in taken]
+        cost, key = min(((self._cost(part, track, looks), track.key) for track in hidden), default=(9.0, 0))
+        return key if cost <= 1 else 0
 
     def _similar(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
         """Return the instrument in view, near a part, that looks like it; 0 if there is none."""
@@ -187,7 +196,8 @@ class InstrumentTracker:
         if looks is None or not len(track.memory):
             return 0.5 + 4 * far if expected else 9.0
         unlike = (1 - track.likeness(looks.embed(part.mask))) / (1 - _LIKE)
-        unlike += _INSIDE * (track.has_entered and not part.runs) + _SMALL * (part.cells < _PIECE * track.cells)
+        if not track.is_expected_at(part.mask, part.cells):
+            unlike += _INSIDE * (track.has_entered and not part.runs) + _SMALL * (part.cells < _PIECE * track.cells)
         if track.shaft is not None and any(same_entry(shaft, track.shaft) for shaft in part.shafts):
             unlike -= _SAME_ENTRY
         return unlike + _PLACE_WEIGHT * expected * 4 * far

@@ -247,6 +247,38 @@ def test_one_that_enters_as_before_may_look_otherwise(scene: Scene, column: int,
     assert ids(found) == [expected]
 
 
+def test_one_returns_where_smoke_hides_its_shaft(scene: Scene) -> None:
+    gray, other = (90, 90, 90), top(20)
+    for _ in range(8):
+        first = scene.show(left(40), other)
+    for _ in range(12):
+        assert ids(scene.show(other)) == [int(first.ids[8, 60])]
+    for _ in range(14):  # what is left of it is smaller and in another light, but it lies where the instrument was
+        found = scene.show(((22, 30), (26, 30), RED), ((27, 30), (40, 30), gray), other)
+    assert found.ids[30, 30] == first.ids[30, 30] != 0
+
+
+def test_one_that_enters_again_is_compared_before_its_id(scene: Scene) -> None:
+    for _ in range(8):
+        first = scene.show(left(40), top(20))
+    for _ in range(12):
+        scene.show(left(40))
+    for frame in range(6):  # elsewhere, and at first it looks like nothing that was seen of it
+        found = scene.show(left(40), top(12, 46, (90, 90, 90) if frame < 2 else BLUE))
+    assert found.ids[8, 46] == first.ids[8, 60] != 0
+
+
+def test_a_piece_elsewhere_is_no_returned_instrument(scene: Scene) -> None:
+    gray, other = (90, 90, 90), top(20)
+    for _ in range(8):
+        first = scene.show(left(40), other)
+    for _ in range(12):
+        scene.show(other)
+    for _ in range(14):
+        found = scene.show(((22, 50), (26, 50), RED), ((27, 50), (40, 50), gray), other)
+    assert found.ids[50, 30] not in (0, first.ids[30, 30])
+
+
 def test_one_returns_across_one_that_does_not_enter(scene: Scene) -> None:
     inside = (20, 30), (60, 30), RED
     for _ in range(6):
