@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import av
+import cv2
 import numpy as np
 import pytest
 from waiting import until
@@ -440,8 +441,17 @@ def test_tab_reaches_everything_in_visual_order(page: Any) -> None:
     assert [name for name in reached if name in wanted] == wanted
 
 
+# The buttons whose words reach over their edges.
+CRAMPED = """
+return [...document.querySelectorAll(".tools button:not([hidden])")].filter((button) => {
+  const [outer, inner] = [button, button.querySelector("span")].map((node) => node.getBoundingClientRect());
+  return inner.left < outer.left - 1 || inner.right > outer.right + 1;
+}).map((button) => button.id);
+"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 320])
 def test_axe_finds_nothing(page: Any, scheme: str, width: int) -> None:
     axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -456,6 +466,7 @@ def test_axe_finds_nothing(page: Any, scheme: str, width: int) -> None:
                 )
                 assert [(rule["id"], [n["html"][:200] for n in rule["nodes"]]) for rule in found] == []
             assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+            assert page.execute_script(CRAMPED) == []
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -479,6 +490,36 @@ def test_nothing_moves_for_those_who_want_no_motion(page: Any) -> None:
         until(lambda: page.execute_script(running) == 0)
     with media(page, prefers_reduced_motion="no-preference"):
         until(lambda: page.execute_script(running) > 0)
+
+
+def drawn(page: Any, selector: str) -> np.ndarray:
+    page.execute_script("document.activeElement.blur()")
+    data = page.find_element("css selector", selector).screenshot_as_png
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def test_forced_colors_show_the_state_of_every_control(page: Any) -> None:
+    with media(page, forced_colors="active"):
+        for selector, key in (("label[for=contours] i", "c"), ("#freeze", " "), ("#opacity", "[")):
+            before = drawn(page, selector)
+            press(page, key)
+            until(lambda s=selector, b=before: not np.array_equal(drawn(page, s), b))
+            press(page, "]" if key == "[" else key)
+        slider = drawn(page, "#opacity")
+        assert np.ptp(slider[:, slider.shape[1] * 3 // 4]) > 100, "the track"
+        assert np.ptp(drawn(page, "label[for=contours] i")) > 100
+
+
+def test_a_zoomed_window_is_not_filled_by_the_header(page: Any) -> None:
+    """Four times 1280 x 1024: what stays in place must leave room for what is read."""
+    size = {"width": 320, "height": 256, "deviceScaleFactor": 4, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.execute_script("scrollTo(0, 400)")
+        covered = "return [innerHeight / 8, innerHeight / 3].map((y) => document.elementFromPoint(100, y)?.closest('.panel')?.id)"
+        until(lambda: page.execute_script(covered) == ["panel", "panel"])
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def over_image(page: Any, place: tuple[int, int]) -> Any:

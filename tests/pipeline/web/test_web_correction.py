@@ -259,7 +259,7 @@ def test_axe_finds_nothing_in_the_correction(chromium: Any, served: Served) -> N
     viewer, _, _ = served
     open_page(chromium, viewer)
     chromium.execute_script((files(axe.__name__) / "axe.min.js").read_text())
-    for width in (1280, 390):
+    for width in (1280, 320):
         size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
         chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         try:
