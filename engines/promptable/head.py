@@ -18,9 +18,9 @@ from cliprl.engines.promptable.prompt_maps import prompt_maps
 from cliprl.engines.promptable.registry import register_promptable
 from cliprl.engines.selection.load_engines import load_engines
 
-# A clicked cell has a logit of at least this absolute value, as the click says; cells so near to a click that its narrow
-# Gaussian is above _NEAR count as clicked.
-CLICKED, _NEAR = 1.0, 0.6
+# A clicked cell has a logit of at least this absolute value, as the click says. Cells within `_NEAR` cells of a click count as
+# clicked: the four between which the mask is interpolated there, at least.
+CLICKED, _NEAR = 1.0, 1.01
 # Without a present mask the object lies in its boxes: outside of them its logits are -_OUTSIDE at most.
 _OUTSIDE = 4.0
 # A click also holds for the cells up to the edge of the present mask, at most `_REACH` of them; from the second prompt on the
@@ -96,12 +96,21 @@ class MaskHead:
             rows, columns = np.indices(self._grid) + 0.5
             distance = (columns - points[-1][0]) ** 2 + (rows - points[-1][1]) ** 2
             mask = present + np.exp(-0.5 * distance / _LOCALITY**2).astype(np.float32) * (mask - present)
-        for point, label in zip(points, labels, strict=True):
-            clicked = prompt_maps(point[None], np.array([1]), np.zeros((0, 4)), self._grid)[0] > _NEAR
-            _hold(mask, clicked, CLICKED, bool(label))
         if newest:
             _hold(mask, inside, CLICKED, bool(labels[-1]))
+        self._hold_clicks(mask, points, labels)
         return mask
+
+    def _hold_clicks(
+        self, mask: NDArray[np.float32], points: NDArray[np.floating], labels: NDArray[np.integer]
+    ) -> None:
+        """Make `mask` right at all clicks, in place; a cell that is near to several is that of the nearest one."""
+        if len(points):
+            rows, columns = np.indices(self._grid) + 0.5
+            distances = np.hypot(columns - points[:, :1, None], rows - points[:, 1:, None])
+            clicked, positive = distances.min(axis=0) < _NEAR, np.asarray(labels)[distances.argmin(axis=0)] > 0
+            _hold(mask, clicked & positive, CLICKED, True)
+            _hold(mask, clicked & ~positive, CLICKED, False)
 
     def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """Run the bundle's encoder on an image uint8 (H, W, 3) RGB, stretched to the size of its input."""

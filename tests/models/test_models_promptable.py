@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -84,6 +85,17 @@ def test_a_box_alone_bounds_the_object_and_clicks_hold() -> None:
     for present, boxes in ((empty, box), (logits, no_boxes)):
         mask = head.correct(features, image, clicks, labels, boxes, present)
         assert [mask[int(y) // 4, int(x) // 4] > 0 for x, y in clicks] == [True, False, True]
+
+
+@pytest.mark.parametrize("apart", [5, 12], ids=["in the next cell", "three cells away"])
+def test_an_earlier_click_holds_beside_an_opposite_one(apart: int) -> None:
+    head, image = MaskHead(open_bundle("small"), threads=1), np.zeros((1, 256, 320, 3), np.uint8)
+    features = np.zeros(head.encode(image[0]).tensors["features"].shape, np.float32)
+    clicks, present = np.array([[100.0, 100.0], [100.0 + apart, 100.0]]), np.full(features.shape[2:], -3, np.float32)
+    for labels in ([0, 1], [1, 0]):
+        mask = head.correct(features, image, clicks, np.array(labels), np.zeros((0, 4)), present)
+        shown = cv2.resize(mask, (320, 256)) > 0
+        assert [int(shown[int(y), int(x)]) for x, y in clicks] == labels
 
 
 def test_a_bundle_without_a_head_says_how_to_add_it() -> None:
