@@ -1,11 +1,12 @@
-"""Can a class be segmented that had no masks, only a word in captions? Each class is left out of the labels in turn.
+"""Can classes be segmented that had no masks, only words in captions? All of them are left out of the labels at once.
 
     python -m cliprl.models.studies.text_study --out runs/text --seed 0
 
-One network learns the masks of the other classes on rendered scenes whose captions name none of those left out. In scenes
-whose captions name a class it finds what the labels deny (`words/denied_labels.py`), which clean-up and GrabCut make masks
-of; a network trained on these in rounds is scored on scenes with other seeds, beside words that no caption has. A run that was
-cut off goes on. Writes study.md and study.json.
+The texts of all classes are separated and frozen. A network learns the masks of the other classes on rendered scenes whose
+captions name none of those left out. In scenes whose captions name one of these it finds what the labels deny
+(`words/denied_labels.py`), which clean-up and GrabCut make masks of; one network goes on with all of them in rounds, and is
+scored on scenes with other seeds, beside words that no caption has. A run that was cut off goes on. Writes study.md and
+study.json.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 import typer
 
-from cliprl.engines import ClassSpec, UsageError
+from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
@@ -31,15 +32,22 @@ from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
-from cliprl.models.studies.words.class_texts import separate_texts
+from cliprl.models.studies.words.class_texts import freeze_texts, separate_texts
 from cliprl.models.studies.words.denied_labels import (
     MASK_STAGES,
+    denied_labels,
     denied_saliency,
     mask_stages,
     pseudo_labels,
     region_mask,
 )
-from cliprl.models.studies.words.named_scenes import NamedClass, RelabelledScenes, labels_without, named_class
+from cliprl.models.studies.words.named_scenes import (
+    NamedClass,
+    RelabelledScenes,
+    labels_without,
+    named_class,
+    scenes_by_caption,
+)
 from cliprl.models.studies.words.word_scores import UNKNOWN_WORDS, dice, grid_logits, score_word
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, read_checkpoint, run_stage
@@ -52,8 +60,8 @@ from cliprl.pipeline.synthetic import SCENE_CLASSES
 # The classes that are left out, and their words in captions. All settings were chosen on the first one.
 LEFT_OUT = ("suction-instrument=a suction tube", "ultrasound-probe=an ultrasound probe", "clamps=a clamp")
 TUNED_CLASS = "suction-instrument"
-# Share of a batch with scenes whose captions name the class.
-NAMED_SHARE = 0.4
+# Share of a batch with the scenes whose captions name a left-out class; the classes have equal parts of it.
+NAMED_SHARE = 0.6
 # Weight of the Dice loss on pseudo-labels: the class covers few pixels, and Dice weighs all classes alike.
 WEAK_DICE = 2.0
 # The stages are measured in each fourth scene whose caption names the class.
@@ -80,9 +88,9 @@ def study(
     for number in seed or (0,):
         with ProgressDisplay.open(quiet, prefix=f"seed {number}: ") as display:
             run = StudyRun(replace(chosen, seed=number), named, out / f"seed-{number}", weak_steps, display)
-            for one in named:
-                rows.setdefault(one.left_out.name, {})[number] = run.row(one)
-                write_tables(out, chosen, weak_steps, named, rows)
+            for name, row in run.rows().items():
+                rows.setdefault(name, {})[number] = row
+            write_tables(out, chosen, weak_steps, named, rows)
     typer.echo(str(out / "study.md"))
 
 
@@ -102,13 +110,14 @@ class StudyRun:
 
         self.train = scenes(data.first_seed, data.scenes)
         self.unseen = scenes(data.first_seed + data.scenes, recipe.scoring.scenes)
-        self.captions = [self.train.caption(index) for index in range(len(self.train))]
+        self.left_out, self.numbers = left_out, [one.number for one in left_out]
         self.known = tuple(spec for spec in SCENE_CLASSES if all(spec != one.left_out for one in left_out))
-        self.start = self._train_start(left_out)
-        network = replace(recipe.network, start=str(self._made("start") / BASE_FILE))
-        self.weak = replace(
-            recipe, network=network, supervised=replace(recipe.supervised, steps=weak_steps, dice=WEAK_DICE)
-        )
+        words = {one.left_out.name: one.spec for one in left_out}
+        self.classes = tuple(words.get(spec.name, spec) for spec in SCENE_CLASSES)
+        captions = [self.train.caption(index) for index in range(len(self.train))]
+        self.plain, self.named = scenes_by_caption(captions, left_out)
+        self.start = self._train_start()
+        self.weak = replace(recipe, supervised=replace(recipe.supervised, steps=weak_steps, dice=WEAK_DICE))
 
     def _made(self, name: str) -> Path:
         path = self.folder / name
@@ -118,38 +127,40 @@ class StudyRun:
             raise UsageError(f"'{path}' can't be made ({error.strerror}): give another --out") from error
         return path
 
-    def _train_start(self, left_out: Sequence[NamedClass]) -> ClipSegmenter:
+    def _train_start(self) -> ClipSegmenter:
         """Train the masks of the known classes on the scenes whose captions name none of the others."""
         recipe, codes = self.recipe, np.zeros(256, np.uint8)
         codes[[SCENE_CLASSES.index(spec) for spec in self.known]] = np.arange(len(self.known))
-        plain = [i for i, text in enumerate(self.captions) if not any(one.is_named(text) for one in left_out)]
-        data = RelabelledScenes(self.train, plain, self.known, lambda _, labels: codes[labels])
+        data = RelabelledScenes(self.train, self.plain, self.known, lambda _, labels: codes[labels])
         torch.manual_seed(recipe.seed)
         network = start_network(recipe.network).to(memory_format=torch.channels_last)
         writer = CheckpointWriter(self._made("start"), recipe.save_every, checkpoint_settings(recipe, "supervised"))
         run_stage(Contrastive(network, [self.train], recipe), writer, self.display.on_step)
+        freeze_texts(separate_texts(network, self.classes, recipe.seed))
         mixture = Mixture([data], [1.0], recipe.data.variety)
         run_stage(Supervised(network, mixture, self.known, recipe), writer, self.display.on_step)
         return network.eval()
 
-    def row(self, one: NamedClass) -> dict[str, float]:
-        """Return the value of each of TEXT_SCORES for a class."""
-        named = [index for index, text in enumerate(self.captions) if one.is_named(text)]
-        if not named:
-            raise UsageError(f"no caption names '{one.prompt}': raise data.scenes")
-        labels, scores = self._first_labels(one, named)
-        classes = tuple(one.spec if spec == one.left_out else spec for spec in SCENE_CLASSES)
+    def rows(self) -> dict[str, dict[str, float]]:
+        """Return the value of each of TEXT_SCORES for each class by name."""
+        first = [self._first_labels(one, scenes) for one, scenes in zip(self.left_out, self.named, strict=True)]
+        labels, scores = [found for found, _ in first], [dices for _, dices in first]
         for number in range(1, self.weak.weak.rounds + 1):
-            snapshots = self._train_round(one, labels, classes, number)
+            snapshots = self._train_round(labels, number)
             if number == 1:
-                labels, found = self._relabel(one, named, SnapshotEnsemble(snapshots, classes, self.weak))
-                scores["weak"] = found
+                ensemble = SnapshotEnsemble(snapshots, self.classes, self.weak)
+                relabelled = [self._relabel(*pair, ensemble) for pair in zip(self.left_out, self.named, strict=True)]
+                labels = [found for found, _ in relabelled]
+                scores = [row | {"weak": weak} for row, (_, weak) in zip(scores, relabelled, strict=True)]
         network = ClipSegmenter(replace(self.recipe.network, weights=""))
         network.load_state_dict(read_checkpoint(snapshots[0])["network"])
-        before = score_word(self.start, self.unseen, self.known, one, self.known)
-        after = score_word(network.eval(), self.unseen, classes, one, self.known)
-        values = scores | after | {"others before": before["others"], "others after": after["others"]}
-        return {name: values[name] for name in TEXT_SCORES}
+        rows = {}
+        for one, row in zip(self.left_out, scores, strict=True):
+            before = score_word(self.start, self.unseen, self.known, one, self.known)
+            after = score_word(network.eval(), self.unseen, self.classes, one, self.known)
+            values = row | after | {"others before": before["others"], "others after": after["others"]}
+            rows[one.left_out.name] = {name: values[name] for name in TEXT_SCORES}
+        return rows
 
     def _first_labels(self, one: NamedClass, named: Sequence[int]) -> tuple[dict[int, Image], dict[str, float]]:
         """Return the pseudo-labels of the scenes that name the class, and the Dice of the masks of each stage there."""
@@ -158,7 +169,7 @@ class StudyRun:
         text = class_embeddings(self.start, self.known)
         for done, index in enumerate(named, 1):
             sample = self.train[index]
-            drawn = labels_without(sample.labels, [one.number])
+            drawn = labels_without(sample.labels, self.numbers)
             logits = grid_logits(self.start, sample.image, text)
             saliency = denied_saliency(logits, self.known, one.left_out.kind, drawn == 0)
             measured = mask_stages(saliency, sample.image, drawn == 0) if done % MEASURED_EACH == 0 else {}
@@ -169,24 +180,26 @@ class StudyRun:
             self.display.on_score(done, len(named))
         return labels, {name: float(np.nanmean(values)) for name, values in dices.items()}
 
-    def _train_round(
-        self, one: NamedClass, labels: Mapping[int, Image], classes: tuple[ClassSpec, ...], number: int
-    ) -> list[Path]:
-        """Train the network anew from the start on labels by scene; other scenes have none of the class."""
-        others = [index for index in range(len(self.train)) if index not in labels]
-        parts = [
-            RelabelledScenes(self.train, list(labels), classes, lambda index, _: labels[index]),
-            RelabelledScenes(self.train, others, classes, lambda _, drawn: labels_without(drawn, [one.number])),
-        ]
-        mixture = Mixture(parts, [NAMED_SHARE, 1 - NAMED_SHARE], self.recipe.data.variety)
+    def _train_round(self, labels: Sequence[dict[int, Image]], number: int) -> list[Path]:
+        """Train the network of the round before on the labels of each class by scene, and on scenes without these classes."""
+        parts = [self._relabelled(one) for one in labels]
+        without = RelabelledScenes(
+            self.train, self.plain, self.classes, lambda _, drawn: labels_without(drawn, self.numbers)
+        )
+        shares = [*[NAMED_SHARE / len(parts)] * len(parts), 1 - NAMED_SHARE]
+        mixture = Mixture([*parts, without], shares, self.recipe.data.variety)
         torch.manual_seed(self.recipe.seed)
-        network = start_network(self.weak.network).to(memory_format=torch.channels_last)
+        start = self._made(f"round-{number - 1}" if number > 1 else "start") / BASE_FILE
+        recipe = replace(self.weak, network=replace(self.weak.network, start=str(start)))
+        network = freeze_texts(start_network(recipe.network)).to(memory_format=torch.channels_last)
 
         def stage() -> Supervised:
-            return Supervised(separate_texts(network, classes, self.recipe.seed), mixture, classes, self.weak)
+            return Supervised(network, mixture, self.classes, recipe)
 
-        place = self._made(f"{one.left_out.name}-{number}")
-        return train_snapshots(network, {Supervised.name: stage}, self.weak, place, self.display)
+        return train_snapshots(network, {Supervised.name: stage}, recipe, self._made(f"round-{number}"), self.display)
+
+    def _relabelled(self, labels: dict[int, Image]) -> RelabelledScenes:
+        return RelabelledScenes(self.train, list(labels), self.classes, lambda index, _: labels[index])
 
     def _relabel(
         self, one: NamedClass, named: Sequence[int], ensemble: SnapshotEnsemble
@@ -195,11 +208,12 @@ class StudyRun:
         labels: dict[int, Image] = {}
         dices = []
         for done, index in enumerate(named, 1):
+            if self.weak.weak.rounds == 1 and done % MEASURED_EACH:
+                continue
             sample = self.train[index]
-            drawn, found = labels_without(sample.labels, [one.number]), ensemble(sample.image)
-            # Another class is denied by the label, so that the pixel is unknown.
-            free = np.where(np.isin(found, (0, one.number)), found, 255)
-            labels[index] = np.where(drawn == 0, free, drawn).astype(np.uint8)
+            labels[index] = denied_labels(
+                labels_without(sample.labels, self.numbers), ensemble(sample.image), self.classes, one.number
+            )
             if done % MEASURED_EACH == 0:
                 dices.append(dice(labels[index] == one.number, sample.labels == one.number))
             self.display.on_score(done, len(named))

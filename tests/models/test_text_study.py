@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +18,21 @@ torch = pytest.importorskip("torch")
 from typer.testing import CliRunner  # noqa: E402
 
 from cliprl.engines import UsageError  # noqa: E402
+from cliprl.models.config.load import load_recipe  # noqa: E402
 from cliprl.models.data.sample import IGNORE  # noqa: E402
 from cliprl.models.evaluation.scoring.ranking import auroc  # noqa: E402
+from cliprl.models.network.network import ClipSegmenter  # noqa: E402
+from cliprl.models.network.text import class_embeddings  # noqa: E402
 from cliprl.models.studies import text_study  # noqa: E402
 from cliprl.models.studies.words import class_texts  # noqa: E402
 from cliprl.models.studies.words.denied_labels import (  # noqa: E402
     MASK_STAGES,
+    denied_labels,
     denied_saliency,
     mask_stages,
     pseudo_labels,
 )
-from cliprl.models.studies.words.named_scenes import labels_without, named_class  # noqa: E402
+from cliprl.models.studies.words.named_scenes import labels_without, named_class, scenes_by_caption  # noqa: E402
 from cliprl.models.studies.words.word_scores import dice, iou  # noqa: E402
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer  # noqa: E402
 
@@ -93,6 +99,13 @@ def test_captions_of_scenes_name_what_labels_show() -> None:
     assert all(name for name, there in zip(named, shown, strict=True) if there)
 
 
+def test_a_scene_that_names_two_classes_is_left_out() -> None:
+    captions = ["fat with a clamp and an ultrasound probe", "fat", "a small ultrasound probe", "a large clamp, smoke"]
+    assert scenes_by_caption(captions, [PROBE, named_class("clamps=a clamp")]) == ([1], [[2], [3]])
+    with pytest.raises(UsageError, match="'a clamp' alone"):
+        scenes_by_caption(captions[:3], [PROBE, named_class("clamps=a clamp")])
+
+
 def test_missing_classes_are_drawn_as_background() -> None:
     labels = np.array([[0, 1, 11], [7, 255, 4]], np.uint8)
     assert labels_without(labels, [11, 7]).tolist() == [[0, 1, 0], [0, 255, 4]]
@@ -109,6 +122,12 @@ def test_saliency_is_where_labels_deny_what_is_found() -> None:
     assert saliency[8:].max() == 0
     tissue = denied_saliency(logits, SCENE_CLASSES, "tissue", background)
     assert tissue[:8, 11:].min() > 0.99 > 0.9 > tissue[:8, :5].max()
+
+
+def test_networks_labels_of_the_kind_are_the_class_where_denied() -> None:
+    found = np.array([[0, 1, 9, 11, 4, 255, 2]], np.uint8)
+    labels = denied_labels(np.array([[0, 0, 0, 0, 0, 0, 1]], np.uint8), found, SCENE_CLASSES, 11)
+    assert labels.tolist() == [[0, 11, 11, 11, IGNORE, IGNORE, 1]]
 
 
 def test_masks_of_a_bright_thing_find_its_outline() -> None:
@@ -153,6 +172,35 @@ def test_the_study_runs_goes_on_and_writes_its_table(tmp_path: Path, monkeypatch
     assert str(runs[0]["0"]) == str(runs[1]["0"])
     assert all(tuple(row) == text_study.TEXT_SCORES for row in runs[1].values())
     assert (out / "study.md").read_text().count("| instrument-shaft |") == 2
+    assert_texts_are_separated_once(out / "seed-0")
+
+
+def assert_texts_are_separated_once(folder: Path) -> None:
+    """The texts change before the first mask is learned, and no more; what pixels have learned of them stays true."""
+    files = ("start/contrastive.pt", "start/supervised.pt", "round-1/supervised.pt", "round-2/supervised.pt")
+    states = [torch.load(folder / file, weights_only=True)["network"] for file in files]
+    texts = [name for name in states[0] if name.startswith("clip.") and not name.startswith("clip.visual")]
+
+    def changed(names: list[str]) -> list[bool]:
+        return [any(not torch.equal(old[n], new[n]) for n in names) for old, new in pairwise(states)]
+
+    assert changed(texts) == [True, False, False]
+    assert changed(["embed.weight"]) == [True, True, True]
+
+
+def test_texts_of_classes_are_separated() -> None:
+    network = ClipSegmenter(load_recipe("small", ["network.tower=test_resnet", "network.weights="]).network)
+    with torch.no_grad():
+        assert largest_cosine(network) > 0.5
+    class_texts.separate_texts(network, SCENE_CLASSES, 0)
+    with torch.no_grad():
+        assert largest_cosine(network) < 0.1
+
+
+def largest_cosine(network: Any) -> float:
+    """The largest cosine of the texts of two classes."""
+    text = class_embeddings(network, SCENE_CLASSES)
+    return float((text @ text.T - 2 * torch.eye(len(text))).max())
 
 
 @pytest.mark.parametrize(

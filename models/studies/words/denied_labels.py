@@ -59,6 +59,17 @@ def pseudo_labels(labels: Image, number: int, saliency: SaliencyMap, region: Boo
     return np.where(unsure, IGNORE, np.where(region, number, labels)).astype(np.uint8)
 
 
+def denied_labels(labels: Image, found: Image, classes: Sequence[ClassSpec], number: int) -> Image:
+    """Return labels uint8 (H, W) with class `number` where they are background and a network found a class of its kind.
+
+    Labels deny the known classes there, as for the saliency; what the network calls of another kind is unknown.
+    """
+    codes = np.full(256, IGNORE, np.uint8)
+    codes[0] = 0
+    codes[[index for index, spec in enumerate(classes) if spec.kind == classes[number].kind]] = number
+    return np.where(labels == 0, codes[found], labels).astype(np.uint8)
+
+
 def _opened(mask: BoolMap) -> BoolMap:
     """Return a mask without thin parts, such as the edges of labelled instruments, and without small components."""
     side = max(3, round(_OPENED * mask.shape[0]) | 1)

@@ -60,6 +60,23 @@ def named_class(text: str) -> NamedClass:
     return named
 
 
+def scenes_by_caption(captions: Sequence[str], left_out: Sequence[NamedClass]) -> tuple[list[int], list[list[int]]]:
+    """Return the scenes whose captions name none of the left-out classes, and for each of these those that name it alone.
+
+    In a scene whose caption names two it is unknown which is which. Raises UsageError for a class that no scene names alone.
+    """
+    plain: list[int] = []
+    named: list[list[int]] = [[] for _ in left_out]
+    for index, caption in enumerate(captions):
+        found = [place for place, one in enumerate(left_out) if one.is_named(caption)]
+        if len(found) < 2:
+            (named[found[0]] if found else plain).append(index)
+    for one, scenes in zip(left_out, named, strict=True):
+        if not scenes:
+            raise UsageError(f"no caption names '{one.prompt}' alone: raise data.scenes")
+    return plain, named
+
+
 def labels_without(labels: Image, missing: Sequence[int]) -> Image:
     """Return labels uint8 (H, W) of an annotator without the classes `missing`: background, class 0, is in their place."""
     return np.where(np.isin(labels, missing), 0, labels).astype(np.uint8)
