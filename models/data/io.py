@@ -64,13 +64,19 @@ def read_image(path: Path) -> Image:
 
 
 def _decoded(path: Path, flags: int) -> cv2.typing.MatLike | None:
-    """Decode an image file; None if that fails. `cv2.imread` ends the process for a name that is not UTF-8."""
+    """Decode an image file; None if that fails. `cv2.imread` ends the process for a name that is not UTF-8.
+
+    Raises CliprlError for a larger image than OpenCV takes.
+    """
     try:
         # A pipe of that name would never end.
         content = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
     except OSError:
         return None
-    return cv2.imdecode(content, flags) if len(content) else None
+    try:
+        return cv2.imdecode(content, flags) if len(content) else None
+    except cv2.error as error:
+        raise CliprlError(f"{path} has more than 2^30 pixels, or 2^20 on a side: make it smaller") from error
 
 
 def read_video(path: Path, every: int = 1) -> list[Image]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,8 +74,9 @@ def form_error(path: Path, wanted: str, rule: str, kind: str) -> CliprlError:
 
 
 def read_label_text(path: Path, wanted: str, kind: str) -> str:
-    """Read a label file, with or without a byte order mark. Raises CliprlError if it can't be read as text."""
+    """Read a label file in UTF-8, or in UTF-16 with a byte order mark. Raises CliprlError if it can't be read as text."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise form_error(path, wanted, f": it can't be read as text ({error}); export it again", kind) from error

@@ -20,13 +20,17 @@ _KINDS = {"subtitle": "subtitle track", "data": "data track", "attachment": "att
 
 @dataclass(frozen=True, slots=True)
 class AudioTrack:
-    """An audio stream of an input. `template` holds its parameters and stays valid after the input is closed."""
+    """An audio stream of an input. `template` holds its parameters and stays valid after the input is closed.
+
+    disposition: libav's flags, such as that of the default track.
+    """
 
     index: int
     template: Any
     codec: str
     sample_rate: int
     tags: dict[str, str] = field(default_factory=dict)
+    disposition: int = 0
 
 
 class PacketQueue:
@@ -162,7 +166,8 @@ def _track(stream: Any) -> AudioTrack:
     holder = av.open(io.BytesIO(), "w", format="null")
     template = holder.add_stream_from_template(stream)
     context = template.codec_context
-    return AudioTrack(stream.index, template, context.name, context.sample_rate or 0, clean_tags(stream.metadata))
+    tags, disposition = clean_tags(stream.metadata), int(stream.disposition)
+    return AudioTrack(stream.index, template, context.name, context.sample_rate or 0, tags, disposition)
 
 
 def _moved(chapter: dict[str, Any], seconds: Fraction) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 
 import av
 
@@ -145,9 +147,32 @@ def source_error(kind: type[SourceError], problem: Problem, text: str) -> Source
     return error
 
 
+# Files that may hold videos, or are taken for some: where in them which bytes lie, what they are, and what to do.
+_WRAPPINGS = (
+    (128, b"DICM", "a DICOM file: export its video or images first, as with dcm2img or gdcmraw"),
+    (0, b"PK\3\4", "a ZIP archive: unpack it, and give a video in it"),
+    (0, b"\x1f\x8b", "a gzip archive: unpack it, and give a video in it"),
+    (0, b"7z\xbc\xaf", "a 7z archive: unpack it, and give a video in it"),
+    (0, b"Rar!", "a RAR archive: unpack it, and give a video in it"),
+)
+
+
+def wrapping_of(name: str) -> str | None:
+    """What a file is that wraps a video or images, with the remedy; None for any other, and for what is no file."""
+    path, longest = Path(name), max(at + len(mark) for at, mark, _ in _WRAPPINGS)
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(longest)
+            return next((what for at, mark, what in _WRAPPINGS if head.startswith(mark, at)), None)
+    return None
+
+
 def explain(error: BaseException, name: str) -> SourceError:
     """The error to raise for one of libav's about `name` (path, device or URL)."""
     shown = redact(name)
+    if isinstance(error, av.error.InvalidDataError) and (what := wrapping_of(name)):
+        return source_error(SourceError, Problem.CODEC, f"{shown} is {what}")
     for classes, problem, kind, text in _MEANINGS:
         if isinstance(error, classes):
             return source_error(kind, problem, f"{shown} {text}")

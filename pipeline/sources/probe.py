@@ -79,7 +79,8 @@ def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
     """How many packets and how many frames a container states for a stream; None if it does not.
 
     An edit list of MP4 or QuickTime leaves frames out: whole groups give no packet, others are decoded and not shown.
-    AVI counts the periods of time: a frame that was not recorded is an empty chunk, which the index leaves out.
+    AVI counts the periods of time, of which a frame may last several: a frame that was not recorded is an empty chunk, which the
+    index leaves out.
     """
     stated: int | None = stream.frames or None
     kind = container.format.name[:3]
@@ -88,7 +89,8 @@ def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
         return stated, stated
     entries = stream.index_entries
     if kind == "avi":
-        packets = count if entries[count - 1].timestamp + 1 == stated else stated
+        last = entries[count - 1].timestamp
+        packets = count if last + max(last // max(count - 1, 1), 1) >= stated else stated
         return packets, packets
     hidden = sum(entry.is_discard for entry in entries) if count <= _MOST_ENTRIES else 0
     return count, count - hidden

@@ -32,7 +32,7 @@ from cliprl.pipeline.sources.decoding.playlist import (
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
-from cliprl.pipeline.sources.errors import explain, redact
+from cliprl.pipeline.sources.errors import explain, redact, wrapping_of
 from cliprl.pipeline.sources.probe import check_file, has_end, probe_stream, stated_frames
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
@@ -115,6 +115,8 @@ class VideoSource(FrameSource):
         if self._held is None:
             if how := find_encryption(self._name):
                 raise encryption_error(self._name, how)
+            if what := wrapping_of(self._name):
+                raise CliprlError(f"{redact(self._name)} is {what}")
             raise CliprlError(f"no frame in {redact(self._name)} can be decoded: {self._why_none()}")
         info = probe_stream(redact(self._name), self._container, stream, self._held.image, self._decoder.context)
         self._passthrough.move_chapters(-self._timeline.moved)

@@ -54,6 +54,8 @@ def red_share(frame: Frame, painted: NDArray[np.bool_] | None = None) -> float |
     chroma = frame.chroma[:rows:step, :columns:step].astype(np.float32) - 128
     black, white = (0, 255) if frame.color.full_range else (16, 219)
     lit = luma - black > _LIT * white
+    if not lit.size:  # a single line or column has no whole sample of color
+        return None
     if painted is not None:
         size = (lit.shape[1], lit.shape[0])
         lit &= cv2.resize(painted.view(np.uint8), size, interpolation=cv2.INTER_NEAREST) == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -277,6 +279,41 @@ def test_yolo_of_another_tool(yolo: Callable[[str], str]) -> None:
     data = open_dataset(yolo("1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n"))
     assert data.sequence(0) == "train"
     assert np.argwhere(data[0].labels == 2).min(axis=0).tolist() == [10, 15]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [("names: [no, 1]", ["no", "1"]), ("names:\r\n  0: off\r\n  1: hook\r\n", ["off", "hook"])],
+)
+def test_yolo_class_names_are_texts(yolo: Callable[..., str], names: str, expected: list[str]) -> None:
+    data = open_dataset(yolo("1 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n", names))
+    assert [spec.name for spec in data.classes[1:]] == expected
+
+
+def test_one_yolo_class_name_is_no_list(yolo: Callable[..., str]) -> None:
+    with pytest.raises(CliprlError, match="lists no names"):
+        open_dataset(yolo("", "names: hook"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_labels_in_other_encodings_of_unicode(images: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    text = coco([{"segmentation": [SQUARE]}], ["Gefäß"]).replace("\\u00e4", "ä").replace("\\u00df", "ß")
+    (images / "x.json").write_bytes((mark + text).encode(encoding))
+    assert open_dataset(f"coco:{images}/x.json").classes[1].name == "Gefäß"
+
+
+@pytest.mark.parametrize("side", [40_000, 12_000])
+def test_an_image_of_too_many_pixels_is_told(tmp_path: Path, side: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """Pillow and OpenCV have limits of their own."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, b"IDAT")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    (tmp_path / "x.json").write_text(coco([{"segmentation": [SQUARE]}], height=side, width=side))
+    data = open_dataset(f"coco:{tmp_path}/x.json")
+    with pytest.raises(CliprlError, match=r"more than 2\^30 pixels" if side == 40_000 else "can't be read as an image"):
+        data[0]
+    assert "Warning" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class CaseRecorder:
     def _thumbnail(self, frame: Frame) -> bytes:
         height, width = upright_size(frame)
         image = self._converter.convert(frame, (frame.luma, frame.chroma), width, height)
-        size = (_WIDTH, max(round(height * _WIDTH / width), 1))
+        size = (_WIDTH, min(max(round(height * _WIDTH / width), 1), 4 * _WIDTH))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])[1].tobytes()
 

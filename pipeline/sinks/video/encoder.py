@@ -11,6 +11,7 @@ import numpy as np
 from av.packet import Packet
 from numpy.typing import NDArray
 
+from cliprl.engines import CliprlError
 from cliprl.pipeline.core.color import FULL_RANGE_TAG
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
@@ -22,6 +23,8 @@ from cliprl.pipeline.sinks.video.letterbox import letterbox
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
 # Assumed where a stream's rate is unknown or absurd: x264 needs one to choose a level.
 DEFAULT_RATE, HIGHEST_RATE = Fraction(25), 1000
+# x264's limit.
+_LONGEST_SIDE = 16384
 # Attributes of a context that a further encoder of the same stream takes over.
 COPIED_SETTINGS = (
     *("width", "height", "pix_fmt", "time_base", "framerate", "sample_aspect_ratio", "options"),
@@ -54,6 +57,11 @@ class VideoEncoder:
         self._configure(first, info, crf, preset, threads)
 
     def _configure(self, first: Frame, info: StreamInfo, crf: float, preset: str, threads: int) -> None:
+        if max(first.width, first.height) > _LONGEST_SIDE:
+            raise CliprlError(
+                f"frames of {first.width}x{first.height} can't be encoded: H.264 takes sides of up to {_LONGEST_SIDE} pixels; "
+                "make the input smaller, or write masks or labels only"
+            )
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt = first.width, first.height, self._picture.format.name
         context.time_base, context.framerate = first.time_base, encoded_rate(info)

@@ -14,7 +14,7 @@ from cliprl.pipeline.core.passthrough import Packet, Passthrough, cut_chapters
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.video.audio import AudioCopy
 from cliprl.pipeline.sinks.video.mp4_chapters import remove_chapter_track
-from cliprl.pipeline.sinks.video.muxer_trial import Plan, plan_streams
+from cliprl.pipeline.sinks.video.muxer_trial import TRIAL_RATE, Plan, plan_streams
 
 # Bytes that libav collects before it calls `write`.
 _BUFFER = 1 << 18
@@ -37,6 +37,7 @@ class Muxer:
         self._audio, self._has_audio = AudioCopy(self._passthrough, container), False
         self._notes: list[str] = []
         self._container: Any = None
+        self._video: Any = None
         self._options: dict[str, str] = {}
         self._shift = Fraction(0)
         self._chapters: tuple[Any, ...] = ()
@@ -56,7 +57,8 @@ class Muxer:
         self._container = av.open(
             self._file, "w", format=self._format, container_options=dict(self._options), buffer_size=_BUFFER
         )
-        return self._container.add_stream(codec)
+        self._video = self._container.add_stream(codec)
+        return self._video
 
     def mux(self, packets: Iterable[Packet], seconds: Fraction, shift: Fraction) -> None:
         """Write packets of the video up to a time of the source, and the audio before them, moved by `shift` seconds."""
@@ -103,7 +105,7 @@ class Muxer:
         source = self._passthrough
         chapters = tuple(_moved(chapter, self._shift) for chapter in source.chapters)
         plan = plan_streams(
-            self._format, Plan(self._options, self._audio.samples(), source.tags, chapters, source.notes)
+            self._format, Plan(self._options, self._audio.samples(), source.tags, chapters, source.notes, self._rate())
         )
         self._notes += plan.notes
         self._container.container_options.update(plan.options)
@@ -114,6 +116,9 @@ class Muxer:
         self._has_audio = bool(plan.samples)
         self._audio.attach(self._container, [sample.track for sample in plan.samples], self._shift)
         self._container.start_encoding()
+
+    def _rate(self) -> Fraction:
+        return Fraction(self._video.codec_context.framerate or TRIAL_RATE)
 
     def _put(self, packet: Packet) -> None:
         """Write a packet. libav holds packets back to put them in order, so that audio's errors come with any packet."""

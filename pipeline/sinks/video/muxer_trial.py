@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -20,6 +21,9 @@ _ERRORS = (OSError, ValueError, av.FFmpegError)
 # Packets of each track that a trial writes: some codecs' headers are made from the first ones.
 TRIAL_PACKETS = 8
 _USUAL_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_TIMECODE = "timecode"
+# Frames a second of a trial, where those of the file are unknown.
+TRIAL_RATE = Fraction(25)
 # Microseconds after which a delayed header is written, and by when a track must have begun whose packets make the header.
 _FIRST_FRAGMENT = "3000000"
 MAX_START = 2
@@ -35,13 +39,17 @@ class TrackSample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Audio, tags and chapters to be written, with the options of the muxer; `notes` name what is left out, and why."""
+    """Audio, tags and chapters to be written, with the options of the muxer; `notes` name what is left out, and why.
+
+    rate: frames a second, by which MP4 counts a timecode.
+    """
 
     options: dict[str, str]
     samples: tuple[TrackSample, ...] = ()
     tags: Mapping[str, str] | None = None
     chapters: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
+    rate: Fraction = TRIAL_RATE
 
     def note(self, text: str) -> Plan:
         """This plan with a further note."""
@@ -53,9 +61,16 @@ def plan_streams(container: str, wanted: Plan) -> Plan:
     plan = wanted
     if _written(container, plan) is None:
         plan = _with_audio(container, wanted)
-    for without, what in ((replace(plan, chapters=()), "chapters"), (replace(plan, tags={}, chapters=()), "tags")):
-        if _written(container, plan) is None:
-            plan = replace(without, notes=plan.notes).note(f"the {what} can't be kept in {container} and are left out")
+    if _written(container, plan) is None:
+        untimed = {key: value for key, value in (plan.tags or {}).items() if key.lower() != _TIMECODE}
+        lesser = (
+            (replace(plan, tags=untimed), "the timecode"),
+            (replace(plan, chapters=()), "the chapters"),
+            (replace(plan, tags={}), "the tags"),
+            (replace(plan, tags={}, chapters=()), "the tags and chapters"),
+        )
+        plan, what = next((one for one in lesser if _written(container, one[0]) is not None), lesser[-1])
+        plan = plan.note(f"{what} can't be kept in {container}: left out")
     if plan.samples and _written(container, plan) is None:
         plan = replace(plan, samples=()).note(f"the audio can't be kept in {container} and is left out")
     return _read_back(container, plan)
@@ -76,6 +91,7 @@ def add_track(output: Any, track: AudioTrack) -> Any:
     """
     target = output.add_stream_from_template(track.template)
     target.metadata.update(track.tags)
+    target.disposition = track.disposition
     layout = target.codec_context.layout
     if layout.name.endswith(" channels") and layout.nb_channels in _USUAL_LAYOUTS:
         target.codec_context.layout = _USUAL_LAYOUTS[layout.nb_channels]
@@ -125,6 +141,7 @@ def _written(container: str, plan: Plan) -> bytes | None:
 def _write(memory: io.BytesIO, container: str, plan: Plan) -> None:
     output = av.open(memory, "w", format=container, container_options=dict(plan.options))
     video: Any = output.add_stream("mpeg4", rate=25, width=16, height=16)
+    video.codec_context.framerate, video.codec_context.time_base = plan.rate, 1 / TRIAL_RATE
     targets = [add_track(output, sample.track) for sample in plan.samples]
     output.metadata.update(plan.tags or {})
     output.set_chapters(list(plan.chapters))
@@ -158,6 +175,9 @@ def _read_back(container: str, plan: Plan) -> Plan:
     try:
         with av.open(io.BytesIO(data), metadata_errors="replace") as written:
             found = {key.lower() for key in written.metadata}
+            found |= {
+                _TIMECODE for stream in written.streams if _TIMECODE in stream.metadata
+            }  # MP4 makes a track of it
             chapters = len(written.chapters())
     except _ERRORS:
         return plan

@@ -126,8 +126,9 @@ class DisplayOrder:
         return own
 
 
-# AV_CODEC_FLAG_OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h.
-_OUTPUT_CORRUPT, _COPY_OPAQUE, _LOW_DELAY = 1 << 3, 1 << 7, 1 << 19
+# AV_CODEC_FLAG_UNALIGNED, _OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h. Without the first, columns that
+# a stream cuts off at its left stay, up to the next multiple of 64 bytes.
+_UNALIGNED, _OUTPUT_CORRUPT, _COPY_OPAQUE, _LOW_DELAY = 1, 1 << 3, 1 << 7, 1 << 19
 
 
 class EncryptedPacketError(Exception):
@@ -165,7 +166,7 @@ class PacketDecoder:
         self.context = stream.codec_context
         self.context.thread_type = "SLICE" if live else "AUTO"
         self.context.thread_count = 0 if live else codec_threads(hardware=self.context.is_hwaccel)
-        self.context.flags |= _LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT
+        self.context.flags |= _UNALIGNED | (_LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT)
         self.context = wrap(self.context) if wrap else self.context
         self.notes: list[str] = self.context.notes if wrap else []
         self._live = live

@@ -46,6 +46,10 @@ class TimedPacket(Protocol):
     def stream_index(self) -> int:
         """The stream that it is of."""
 
+    @property
+    def is_discard(self) -> bool:
+        """Whether it is decoded and not shown, such as what comes between a key frame and the first frame of an edit."""
+
 
 P = TypeVar("P", bound=TimedPacket)
 
@@ -111,7 +115,11 @@ class Timeline(Generic[P]):
         if not self._offsets:
             self._begin(time)
         if packet.stream_index == self._video:
-            self._follow(packet, time)
+            if packet.is_discard:  # before an edit, which says itself when it begins: no jump of the clock
+                self._last = None
+                _move(packet, self._offsets[-1])
+            else:
+                self._follow(packet, time)
             return [packet, *self._settled(force=False)]
         self._waiting.append(packet)
         if len(self._waiting) == 1:

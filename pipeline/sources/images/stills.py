@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ _SIGNATURES = (
     (b"\x89PNG", "png"),
     (b"II*\0", "tiff"),
     (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
     (b"BM", "bmp"),
     (b"RIFF", "webp"),
 )
 _HEAD = 32
 _JPEG_END = b"\xff\xd9"
 _TIFF_ENTRY, _COMPRESSION = 12, 259
+# The version of BigTIFF, with offsets of 64 bits, which libav does not know.
+_BIG_TIFF = (b"+\0", b"\0+")
 # JPEG inside TIFF, of which libav makes a black image without an error.
 _TIFF_JPEG = (6, 7)
 # A WebP of the extended kind, and the bit of its flags that marks an animation.
@@ -56,15 +61,19 @@ def is_whole(data: bytes) -> bool:
 
 
 def without_libav(data: bytes) -> av.VideoFrame | None:
-    """A TIFF that holds JPEG, decoded by OpenCV, upright; None for any other file, and for one that is damaged."""
-    if codec_of(data) != "tiff" or _compression(data) not in _TIFF_JPEG:
+    """A BigTIFF, or a TIFF that holds JPEG, decoded by OpenCV, upright; None for any other file, and for one that is damaged."""
+    if codec_of(data) != "tiff" or not (data[2:4] in _BIG_TIFF or _compression(data) in _TIFF_JPEG):
         return None
-    bgr: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    bgr: Any = None
+    with suppress(cv2.error):  # more pixels than OpenCV takes
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if bgr is None else av.VideoFrame.from_ndarray(bgr, "bgr24")
 
 
 def pages_of_tiff(data: bytes) -> int:
-    """Return the number of images in a TIFF; 1 if unknown."""
+    """Return the number of images in a TIFF; 1 if unknown, as for BigTIFF."""
+    if data[2:4] in _BIG_TIFF:
+        return 1
     order, at, seen = _byte_order(data), 4, set[int]()
     try:
         while (start := struct.unpack_from(order + "I", data, at)[0]) and start not in seen:

@@ -128,3 +128,9 @@ def test_a_copy_is_timed_as_the_frame_itself() -> None:
     with copy.stage("write"):
         pass
     assert frame.threads.keys() == frame.durations.keys() == {"write"}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
+def test_a_single_line_of_pixels_is_not_judged(size: tuple[int, int]) -> None:
+    frame = of_rgb(np.full((*size, 3), 200, np.uint8))
+    assert red_share(frame, np.zeros(size, bool)) is None

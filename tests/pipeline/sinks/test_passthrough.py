@@ -17,6 +17,7 @@ from typing import Any
 
 import av
 import pytest
+from av.stream import Disposition
 from media import make_clip
 from sound_media import FRAMES, heard_seconds, make_media, payload, streams_of
 
@@ -24,6 +25,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.passthrough import Passthrough, clean_tags, copy_packet
 from cliprl.pipeline.live.factory import _displayed
 from cliprl.pipeline.sinks import NetworkSink, VideoSink
+from cliprl.pipeline.sinks.video.muxer_trial import Plan, plan_streams
 from cliprl.pipeline.sources import open_source
 
 TAGS = {"title": "Sigmoid resection", "comment": "OR 3", "creation_time": "2024-03-01T08:30:00.000000Z"}
@@ -152,6 +154,45 @@ def test_tag_that_the_output_can_not_hold_is_named(tmp_path: Path) -> None:
     assert "SURGEON_NOTE" in note
     assert "title" not in note
     assert copy(source, tmp_path / "out.mkv") == []
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(25, True), (300, False)])
+def test_an_impossible_timecode_costs_no_other_tag(tmp_path: Path, rate: int, kept: bool) -> None:
+    clip = make_clip(tmp_path / "clip.mkv", rate=rate)
+    with av.open(str(clip)) as given, av.open(str(tmp_path / "in.mkv"), "w") as tagged:
+        tagged.metadata.update({**TAGS, "timecode": "01:00:00:00"})
+        stream = tagged.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                tagged.mux(packet)
+    notes = copy(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    assert [note for note in notes if "timecode" in note] == (
+        [] if kept else ["the timecode can't be kept in mp4: left out"]
+    )
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.metadata["title"] == TAGS["title"]
+        assert any("timecode" in stream.metadata for stream in container.streams) == kept
+        assert container.streams.video[0].frames == 12
+
+
+def test_a_rate_without_a_round_number_costs_no_tag() -> None:
+    assert plan_streams("mp4", Plan({}, tags=TAGS, rate=Fraction(128_000, 429_501_747))).tags == TAGS
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_the_default_of_two_sound_tracks_stays_it(tmp_path: Path, suffix: str) -> None:
+    source = make_media(tmp_path / "one.mkv", audio=("aac", "aac"))
+    with av.open(str(source)) as given, av.open(str(tmp_path / "in.mkv"), "w") as marked:
+        targets = [marked.add_stream_from_template(stream) for stream in given.streams]
+        targets[1].disposition, targets[2].disposition = Disposition(0), Disposition.default
+        for packet in given.demux():
+            if packet.size:
+                packet.stream = targets[packet.stream_index]
+                marked.mux(packet)
+    copy(tmp_path / "in.mkv", tmp_path / f"out.{suffix}")
+    with av.open(str(tmp_path / f"out.{suffix}")) as container:
+        assert [bool(s.disposition & Disposition.default) for s in container.streams.audio] == [False, True]
 
 
 def test_chapters_move_with_a_picture_that_begins_before_zero(tmp_path: Path) -> None:

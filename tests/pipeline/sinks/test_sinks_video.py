@@ -25,7 +25,7 @@ from sound_media import make_media
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.buffers import FrameRing
 from cliprl.pipeline.core.color import ColorSpace
-from cliprl.pipeline.core.frame import Frame, Plane
+from cliprl.pipeline.core.frame import Frame, Plane, allocate_planes
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.sinks import VideoSink, open_sink
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
@@ -217,6 +217,12 @@ def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
         rows, columns = np.arange(size[0]) // 2, np.arange(size[1]) // 2
         assert np.array_equal(luma, frame.luma)
         assert np.array_equal(np.stack([cb, cr], axis=-1), frame.chroma[rows][:, columns])
+
+
+def test_a_side_that_h264_can_not_have_is_told(tmp_path: Path) -> None:
+    sink = open_sink(f"{tmp_path}/a.mp4", OutputSpec(StreamInfo("a", 16, 16386, Fraction(1, 25)), ()))
+    with pytest.raises(CliprlError, match=r"16386x16 can't be encoded: .* sides of up to 16384"), sink:
+        sink.write(Frame(*allocate_planes(16, 16386), 0, Fraction(1, 25), 0), None)
 
 
 def test_another_size_is_fitted_into_the_first(tmp_path: Path) -> None:

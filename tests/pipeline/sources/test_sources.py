@@ -10,6 +10,7 @@ import av
 import numpy as np
 import psutil
 import pytest
+from av.bitstream import BitStreamFilterContext
 from media import (
     assert_same,
     bar_error,
@@ -203,6 +204,22 @@ def test_interlaced_frames_say_so(tmp_path: Path, order: str) -> None:
         assert source.info.interlaced
         assert source.info.bottom_field_first == (order == "bff")
         assert all(frame.interlaced for frame in source)
+
+
+@pytest.mark.parametrize(("codec", "kind"), [("libx264", "h264"), ("libx265", "hevc")])
+def test_columns_that_a_stream_cuts_off_are_not_shown(tmp_path: Path, codec: str, kind: str) -> None:
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    path = make_clip(tmp_path / f"a.{kind}", format=kind, frames=3, size=(160, 128), codec=codec, options=options)
+    edges = f"{kind}_metadata=crop_left=10:crop_right=6:crop_top=4:crop_bottom=2"
+    with av.open(str(path)) as whole, (tmp_path / f"b.{kind}").open("wb") as cropped:
+        crop = BitStreamFilterContext(edges, whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            cropped.writelines(bytes(part) for part in crop.filter(packet if packet.size else None))
+    with open_source(tmp_path / f"b.{kind}") as source:
+        shown = next(iter(source))
+    luma, chroma = decoded_planes(decode_all(path)[0])
+    assert np.array_equal(shown.luma, luma[4:-2, 10:-6])
+    assert np.array_equal(shown.chroma, chroma[2:-1, 5:-3])
 
 
 def test_a_size_change_is_carried_by_the_frame(tmp_path: Path) -> None:

@@ -439,3 +439,17 @@ def test_what_is_no_file_has_a_remedy(tmp_path: Path) -> None:
         opened.bind(str(path))
         with pytest.raises(CliprlError, match=r"can't be read \(.*\): check what it is, or copy it again"):
             open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4\0", "is a DICOM file: export its video"),
+        (b"PK\3\4\x14\0", "is a ZIP archive: unpack it"),
+        (b"\x1f\x8b\x08\0", "is a gzip archive: unpack it"),
+    ],
+)
+def test_a_file_that_wraps_a_video_is_named(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "a.mp4").write_bytes(data + bytes(500))
+    with pytest.raises(CliprlError, match=words):
+        open_source(tmp_path / "a.mp4")

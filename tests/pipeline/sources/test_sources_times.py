@@ -38,6 +38,7 @@ class Ticket:
     duration: int | None
     time_base: Fraction = TICKS
     part: int = 0
+    is_discard: bool = False
 
     @property
     def seconds(self) -> Fraction:
@@ -276,6 +277,17 @@ def test_frames_that_a_recorder_left_out_are_not_missing(
     assert [note for note in source.info.notes if "leap" not in note] == []
 
 
+def test_an_avi_that_counts_ticks_is_whole(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.avi", codec="mjpeg", pix_fmt="yuvj420p", rate=600, pts=[24 * i for i in range(12)])
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<I", data, data.find(b"strh") + 40, 12 * 24)  # the length, as it is after copying a DV video
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert [round(frame.seconds * 25, 3) for frame in source] == list(range(12))
+        assert (source.info.frames, source.damaged) == (12, 0)
+    assert not any("early" in note for note in source.info.notes)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".flv", ".avi", ".wmv"])
 def test_a_variable_rate_is_kept_without_b_frames(tmp_path: Path, suffix: str) -> None:
     """The encoder may reorder, and says so, but does not: all times of presentation ascend."""
@@ -309,17 +321,21 @@ def test_decoding_times_in_mp4_are_put_in_display_order(tmp_path: Path) -> None:
     assert opened.info.notes == ()
 
 
-def trim(path: Path, frames: int, first: int) -> None:
-    """Let the edit list of an MP4 at 25 FPS show `frames` pictures from `first` on."""
-    data = bytearray(path.read_bytes())
-    at = data.find(b"elst")
-    assert data[at + 4 : at + 12] == b"\0\0\0\0\0\0\0\1"
+def trim(path: Path, *parts: tuple[int, int]) -> None:
+    """Let the edit list of an MP4 at 25 FPS show parts, each so many pictures from one on; with one part its size stays."""
+    data = path.read_bytes()
     with av.open(str(path)) as container:
         ticks = container.streams.video[0].time_base.denominator // 25
-    at_scale = data.find(b"mvhd") + 16
-    scale = struct.unpack(">I", data[at_scale : at_scale + 4])[0]
-    data[at + 12 : at + 20] = struct.pack(">Ii", frames * scale // 25, first * ticks)
-    path.write_bytes(data)
+    at, at_scale = data.find(b"elst") - 4, data.find(b"mvhd") + 16
+    (scale,) = struct.unpack_from(">I", data, at_scale)
+    entries = b"".join(struct.pack(">Iihh", frames * scale // 25, first * ticks, 1, 0) for frames, first in parts)
+    box = struct.pack(">I4sII", 16 + len(entries), b"elst", 0, len(parts)) + entries
+    (size,) = struct.unpack_from(">I", data, at)
+    edited = bytearray(data[:at] + box + data[at + size :])
+    for above in (b"moov", b"trak", b"edts"):
+        place = edited.find(above) - 4
+        struct.pack_into(">I", edited, place, struct.unpack_from(">I", edited, place)[0] + len(box) - size)
+    path.write_bytes(edited)
 
 
 @pytest.mark.parametrize("options", [{"bf": "0", "g": "25"}, {"bf": "2", "g": "10"}])
@@ -328,7 +344,7 @@ def test_what_an_edit_list_hides_is_not_missing(
     tmp_path: Path, options: dict[str, str], frames: int, first: int
 ) -> None:
     path = make_clip(tmp_path / "a.mp4", frames=100, options=options, container_options={"use_editlist": "1"})
-    trim(path, frames, first)
+    trim(path, (frames, first))
     with open_source(path) as source:
         shown = list(source)
         assert source.info.frames is not None
@@ -338,10 +354,20 @@ def test_what_an_edit_list_hides_is_not_missing(
     assert not any("early" in note or "end after" in note for note in source.info.notes)
 
 
+def test_edits_that_begin_between_key_frames_join_without_a_jump(tmp_path: Path) -> None:
+    options, edits = {"bf": "0", "g": "25"}, {"use_editlist": "1"}
+    path = make_clip(tmp_path / "a.mp4", frames=100, options=options, container_options=edits, audio=True)
+    trim(path, (10, 0), (20, 37), (10, 13))
+    with open_source(path) as source:
+        assert [round(frame.seconds * 25, 3) for frame in source] == list(range(40))
+        assert source.damaged == 0
+    assert not any("clock" in note or "leap" in note for note in source.info.notes)
+
+
 def test_a_trimmed_file_that_is_cut_off_is_still_told(tmp_path: Path) -> None:
     options: dict[str, Any] = {"use_editlist": "1", "movflags": "faststart"}
     path = make_clip(tmp_path / "a.mp4", frames=100, options={"bf": "0", "g": "25"}, container_options=options)
-    trim(path, 75, 25)
+    trim(path, (75, 25))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     with open_source(path) as source:
         list(source)

@@ -58,6 +58,7 @@ def image(index: int = 0) -> Image.Image:
 
 KINDS: dict[str, Callable[[Path], Any]] = {
     "rgb.tif": lambda p: image().save(p),
+    "big.tif": lambda p: image().save(p, big_tiff=True),
     "lzw.tif": lambda p: image().save(p, compression="tiff_lzw"),
     "deflate.tif": lambda p: image().save(p, compression="tiff_adobe_deflate"),
     "jpeg.tif": lambda p: image().save(p, compression="jpeg", quality=98),

@@ -34,6 +34,8 @@ _COMMON_NAMES = re.compile(r"_?annotations|instances_.+|result", re.IGNORECASE)
 # What Label Studio puts before the name of an uploaded file.
 UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 _QUARTER_TURNS = range(5, 9)  # orientations of EXIF that exchange width and height
+# Pillow refuses images whose pixels would take much memory; here it reads their sizes only.
+PillowImage.MAX_IMAGE_PIXELS = None
 DrawMask = Callable[[int, int], NDArray[np.bool_]]
 
 

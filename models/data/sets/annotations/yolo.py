@@ -69,7 +69,10 @@ def _names(folder: Path) -> tuple[Path, dict[int, str]]:
         raise UsageError(f"{folder} has no data.yaml: a folder of YOLO labels must hold {_LAYOUT}")
     text = read_label_text(path, "list of names", "yolo")
     try:
-        names: Any = text.split("\n") if path.name in _NAME_FILES else yaml.safe_load(text)["names"]
+        # The base loader leaves every word a text: a class may be called "no", which is a truth value in YAML.
+        names: Any = text.splitlines() if path.name in _NAME_FILES else yaml.load(text, yaml.BaseLoader)["names"]
+        if isinstance(names, str):
+            raise TypeError("one text is no list")
         numbered = names.items() if isinstance(names, dict) else enumerate(names)
         found = {int(i): str(name).strip() for i, name in numbered if str(name).strip()}
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
