@@ -21,6 +21,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.stream.trace import Trace
 
 
@@ -60,14 +61,24 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     summary = stream.summary()
     slowest = bottleneck(summary, paced=stream.paced)
     if json_output:
-        run_of: dict[str, Any] = {"input": options.source, "outputs": list(targets), "bundle": options.bundle}
-        written = dict(zip(targets, stream.written, strict=True))
+        shown = [_without_password(target) for target in targets]
+        run_of: dict[str, Any] = {
+            "input": _without_password(options.source),
+            "outputs": shown,
+            "bundle": options.bundle,
+        }
+        written = dict(zip(shown, stream.written, strict=True))
         counts = summary_json(summary, written, live=stream.paced)
         print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
     else:
-        wrote = [printable(f"wrote {target}") for target in targets if target != "null:"]
+        wrote = [printable(f"wrote {_without_password(target)}") for target in targets if target != "null:"]
         _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))
     return 128 + received[0] if received and stream.interrupted else 0
+
+
+def _without_password(name: str) -> str:
+    """Return an address without user and password: summaries are kept in logs. Other names stay as they were given."""
+    return redact(name) if "://" in name else name
 
 
 def _tell(console: Console, what: Any, **style: Any) -> None:

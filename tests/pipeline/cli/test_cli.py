@@ -83,6 +83,14 @@ def test_several_outputs_and_json(command: Callable[..., Any], tmp_path: Path) -
     assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 11
 
 
+def test_summaries_name_no_password(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("--json",)):
+        assert call(monkeypatch, DEMO, "-o", "udp://user:secret@127.0.0.1:9", "--frames", "3", *words) == 0
+        printed = "".join(capfd.readouterr())
+        assert "udp://***@127.0.0.1:9" in printed
+        assert "secret" not in printed
+
+
 def test_quiet_is_quiet_and_verbose_says_what_was_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
