@@ -17,7 +17,7 @@ from cliprl.engines import available_cpus
 _FEW = 2
 _HARDWARE_THREADS = 4
 # Niceness of threads that write files of a live stream: below the display's (0), whose frames go to viewers at once, and above
-# the segmenter's (5), whose masks may come a frame late. Their queues hold a second of frames.
+# the segmenter's (10), whose masks may come a frame late. Their queues hold a second of frames.
 FILE_NICENESS = 2
 # Measured live at 60 FPS with a recording, in turns: the 99th percentile from camera to viewer is 0.8 of that with Python's 5 ms.
 _SWITCH_SECONDS = 0.0005
