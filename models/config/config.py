@@ -229,8 +229,8 @@ class ScoringConfig(SettingsSection):
 class Recipe(SettingsSection):
     """All settings that decide what a run learns, independent of the machine. The manifest repeats `note`.
 
-    `precision` is "f32", or "bf16" for mixed precision. A checkpoint is written every `save_every` steps, and images of
-    what is learned are logged every `draw_every` steps.
+    `precision` is "f32", or "bf16" for mixed precision, which a CPU without such instructions computes in f32. A checkpoint is
+    written every `save_every` steps, and images of what is learned are logged every `draw_every` steps.
     """
 
     name: Annotated[PlainText, Field(strict=True)] = "small"

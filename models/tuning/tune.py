@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from cliprl.engines import Bundle, CliprlError, Manifest, open_bundle, seal_bundle
-from cliprl.engines.backends.registry import backend_of
 from cliprl.engines.bundle.bundle import ENCODER
 from cliprl.engines.bundle.schema import check_manifest
 from cliprl.models.config.tune_config import TuneConfig
@@ -25,6 +24,7 @@ from cliprl.models.data.registry import dataset_kind, lines_of_path
 from cliprl.models.export.placement import move_into_place
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import NotFiniteError
+from cliprl.models.training.parallel import cpu_has_bf16
 from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
 from cliprl.models.tuning.held_out import hold_out
@@ -191,7 +191,7 @@ def resolve_precision(name: TuningPrecision) -> Precision:
     """Return the training precision that `name` means on this machine."""
     if name != "auto":
         return name
-    return "f32" if backend_of("openvino").lacks("bf16", ()) else "bf16"
+    return "bf16" if cpu_has_bf16() else "f32"
 
 
 def _provenance(

@@ -207,7 +207,10 @@ def test_the_supervised_stage_follows_its_curriculum(recipe: Recipe, mixture: Mi
     assert not torch.equal(stage_of(recipe, mixture).batches(2)[0], expected)
 
 
-def test_mixed_precision_learns_nearly_the_same(recipe: Recipe, mixture: Mixture, tmp_path: Path) -> None:
+def test_mixed_precision_learns_nearly_the_same(
+    recipe: Recipe, mixture: Mixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliprl.models.training.parallel.cpu_has_bf16", lambda: True)
     (tmp_path / "a.toml").write_text('precision = "bf16"\n' + TINY)
     full, mixed = (stage_of(r, mixture).step(0) for r in (recipe, load_recipe(tmp_path / "a.toml")))
     assert mixed == pytest.approx(full, rel=0.02)

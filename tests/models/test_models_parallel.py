@@ -172,7 +172,18 @@ def test_a_batch_is_shared_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch)
         batch_share(5)
 
 
-def test_grouped_convolutions_train_in_f32_and_the_rest_in_bf16() -> None:
+def test_a_processor_without_bf16_trains_in_f32(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(4, 4)
+    for there, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("cliprl.models.training.parallel.cpu_has_bf16", lambda there=there: there)
+        with autocast("bf16", torch.device("cpu")):
+            assert (x @ x).dtype == expected
+        with autocast("f32", torch.device("cpu")):
+            assert (x @ x).dtype == torch.float32
+
+
+def test_grouped_convolutions_train_in_f32_and_the_rest_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cliprl.models.training.parallel.cpu_has_bf16", lambda: True)
     torch.manual_seed(0)
     grouped, plain, x = torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 4, 3), torch.randn(2, 4, 8, 8)
     with autocast("bf16", torch.device("cpu")):
