@@ -167,8 +167,11 @@ def grid_indices(height: int, width: int) -> NDArray[np.float32]:
 
 def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:
     """Move the segmentation of an earlier frame onto a later one along `flow` (see `OpticalFlow.back_to`)."""
+    return _moved_by(segmentation, flow_on_grid(flow, segmentation.view, *segmentation.labels.shape))
+
+
+def _moved_by(segmentation: Segmentation, offsets: Flow) -> Segmentation:
     rows, columns = segmentation.labels.shape
-    offsets = flow_on_grid(flow, segmentation.view, rows, columns)
     present = np.flatnonzero(np.bincount(segmentation.labels.ravel()))
     probabilities = np.zeros_like(segmentation.probabilities)
     for class_id in present:
@@ -176,7 +179,7 @@ def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:
     winners = present[probabilities[present].argmax(axis=0)]
     labels = np.where(inside_cells(segmentation.view, rows, columns), winners, 0).astype(np.uint8)
     instances = segmentation.instances and _moved_instances(segmentation.instances, labels, offsets)
-    unmerged = segmentation.unmerged and moved(segmentation.unmerged, flow)
+    unmerged = segmentation.unmerged and _moved_by(segmentation.unmerged, offsets)
     return replace(segmentation, labels=labels, probabilities=probabilities, instances=instances, unmerged=unmerged)
 
 
