@@ -19,7 +19,7 @@ from cliprl.engines.promptable.registry import register_promptable
 from cliprl.engines.selection.load_engines import load_engines
 
 # A clicked cell has a logit of at least this absolute value, as the click says. Cells within `_NEAR` cells of a click count as
-# clicked: the four between which the mask is interpolated there, at least.
+# clicked: those between which the mask is interpolated there.
 CLICKED, _NEAR = 1.0, 1.01
 # Without a present mask the object lies in its boxes: outside of them its logits are -_OUTSIDE at most.
 _OUTSIDE = 4.0

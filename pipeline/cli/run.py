@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -61,19 +61,25 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     summary = stream.summary()
     slowest = bottleneck(summary, paced=stream.paced)
     if json_output:
-        shown = [_without_password(target) for target in targets]
+        shown = _different([_without_password(target) for target in targets])
         run_of: dict[str, Any] = {
             "input": _without_password(options.source),
             "outputs": shown,
             "bundle": options.bundle,
         }
         written = dict(zip(shown, stream.written, strict=True))
-        counts = summary_json(summary, written, live=stream.paced)
+        counts = summary_json(summary, written, live=stream.displays)
         print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
     else:
         wrote = [printable(f"wrote {_without_password(target)}") for target in targets if target != "null:"]
         _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))
     return 128 + received[0] if received and stream.interrupted else 0
+
+
+def _different(names: Sequence[str]) -> list[str]:
+    """Return the names, numbered from the second equal one on: addresses may differ in the password alone."""
+    repeats = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(names, repeats, strict=True)]
 
 
 def _without_password(name: str) -> str:

@@ -192,6 +192,11 @@ class VideoStream(ContextManager, Protocol):
         ...
 
     @property
+    def displays(self) -> bool:
+        """Whether frames are displayed that outputs may lose."""
+        ...
+
+    @property
     def interrupted(self) -> bool:
         """Whether `stop` ended the run before its source did."""
         ...

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from types import TracebackType
 
 from cliprl.engines import CliprlError, ignore_message
 from cliprl.pipeline.core.frame import Frame
@@ -54,7 +56,7 @@ class SinkThread(threading.Thread):
         self.error: CliprlError | None = None
         self.failure: CliprlError | None = None  # with which the run has failed
         self.notes: list[str] = []
-        self._open, self._network = open_sink, network
+        self._open, self.network = open_sink, network
         self._open_next = open_sink if network else open_next
         self._queue: BoundedQueue[_Item] = BoundedQueue(
             NETWORK_QUEUE if network else FILE_QUEUE, keep_oldest=not network
@@ -70,8 +72,8 @@ class SinkThread(threading.Thread):
     def remark(self) -> str:
         """The problem of the output, without numbers, which change; empty if there is none."""
         if self.error is not None:
-            return f"{self.error}; trying again" if self._open_next and not self._network else str(self.error)
-        return f"frames are missing in '{self.target}'" if self.dropped and not self._network else ""
+            return f"{self.error}; trying again" if self._open_next and not self.network else str(self.error)
+        return f"frames are missing in '{self.target}'" if self.dropped and not self.network else ""
 
     def put(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Add a frame that is not written to any more. Never waits."""
@@ -85,17 +87,18 @@ class SinkThread(threading.Thread):
         self._queue.close()
         if self.is_alive():
             self.join(_CLOSE_TIMEOUT)
-        if self._network and not self.written:
-            self.failure = self.error
+        if self.network and not self.written:
+            unanswered = CliprlError(f"no frame was sent to '{self.target}': it does not answer")
+            self.failure = self.error or (unanswered if self.is_alive() else None)
         missing = (
             f"{self.dropped} frames are missing in '{self.target}': the disk or the encoder is too slow, or has failed"
         )
-        if self.dropped and not self._network and missing not in self.notes:
+        if self.dropped and not self.network and missing not in self.notes:
             self.notes.append(missing)
 
     def run(self) -> None:
         """Write until `close`, and reopen the sink after faults."""
-        if not self._network:
+        if not self.network:
             lower_priority(FILE_NICENESS)
         backoff, open_sink = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE), self._open
         while self._queue.wait():
@@ -106,13 +109,13 @@ class SinkThread(threading.Thread):
                 self._fail(error)
             except Exception as error:
                 self._fail(CliprlError(f"{type(error).__name__}: {error}"))
-            if self._open_next is None or (self._network and self._queue.closed):
+            if self._open_next is None or (self.network and self._queue.closed):
                 return
             open_sink = self._open_next
             if time.monotonic() - started > _LONGEST_PAUSE:
                 backoff.reset()
             self._queue.pause(backoff.next())
-            if self._network:
+            if self.network:
                 self._queue.clear()
 
     def _write_all(self, open_sink: Callable[[], Sink]) -> None:
@@ -122,7 +125,7 @@ class SinkThread(threading.Thread):
             with sink:
                 while (item := self._queue.get()) is not None:
                     self._write(sink, item)
-                    if self._network or time.monotonic() - opened > _RECOVERED_S:
+                    if self.network or time.monotonic() - opened > _RECOVERED_S:
                         self._recover(sink)
                     del item  # a waiting thread must not keep the frame's memory
         except Exception:
@@ -147,7 +150,7 @@ class SinkThread(threading.Thread):
         try:
             sink.write(*item)
         except Exception:
-            self._lost += not self._network
+            self._lost += not self.network
             raise
         self.written += 1
 
@@ -155,17 +158,17 @@ class SinkThread(threading.Thread):
         if self.error is None and str(error) not in self.notes:
             self.notes.append(str(error))
         self.error = error
-        if self._network:
+        if self.network:
             self._say(f"{error}; trying again")
         else:
             self.failure = self.failure or error
-        if self._open_next is None or (self._queue.closed and not self._network):
+        if self._open_next is None or (self._queue.closed and not self.network):
             self._lost += len(self._queue.clear())
 
     def _say(self, text: str) -> None:
         """Log a message, unless it was logged a short time ago: a server may take and end connections all the time."""
         now = time.monotonic()
-        if self._network and now - self._logged.get(text, -_REPEAT_S) >= _REPEAT_S:
+        if self.network and now - self._logged.get(text, -_REPEAT_S) >= _REPEAT_S:
             self._logged[text] = now
             self._log(text)
 
@@ -180,6 +183,7 @@ class ThreadedSink(BaseSink):
         self, open_sink: Callable[[], Sink], *, name: str, log: Callable[[str], None] = ignore_message
     ) -> None:
         self._thread = SinkThread(open_sink, name=name, network=True, log=log)
+        self._closed = False
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
@@ -198,6 +202,13 @@ class ThreadedSink(BaseSink):
         """Send what is left. Calling it twice is harmless."""
         self._thread.close()
         self.frames = self._thread.written
-        failure, self._thread.failure = self._thread.failure, None
+        failure = None if self._closed else self._thread.failure
+        self._closed = True
         if failure is not None:
             raise failure
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(*(() if kind is None else (CliprlError,))):  # after an error, that error is reported
+            self.close()

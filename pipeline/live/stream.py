@@ -128,11 +128,12 @@ class LiveStream:
             self._display.redraw()
 
     def _raise_failure(self) -> None:
-        outputs: list[SinkThread | Recording] = [*self.outputs, *self.recordings]
-        failures = [output.failure for output in outputs if output.failure]
+        files: list[SinkThread | Recording] = [output for output in self.outputs if not output.network]
+        failures = [output.failure for output in [*files, *self.recordings] if output.failure]
         lost = None if self._interrupted.is_set() else self.capture.error
         if lost is not None and getattr(lost, "problem", None) is not Problem.ENDED:
             failures.append(lost)
+        failures += [output.failure for output in self.outputs if output.network and output.failure]
         if failures:
             raise failures[0]
 
@@ -164,6 +165,11 @@ class LiveStream:
     @property
     def paced(self) -> bool:
         """Whether frames are processed at the rate of the source, so that the source limits the frame rate."""
+        return True
+
+    @property
+    def displays(self) -> bool:
+        """Whether frames are displayed that outputs may lose."""
         return True
 
     @property

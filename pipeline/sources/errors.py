@@ -158,7 +158,7 @@ _WRAPPINGS = (
 
 
 def wrapping_of(name: str) -> str | None:
-    """What a file is that wraps a video or images, with the remedy; None for any other, and for what is no file."""
+    """Return the kind of a file that wraps a video or images, with the remedy; None for any other, and for no file."""
     path, longest = Path(name), max(at + len(mark) for at, mark, _ in _WRAPPINGS)
     with suppress(OSError):
         if path.is_file():

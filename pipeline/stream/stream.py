@@ -187,6 +187,11 @@ class Stream:
         return self.info.live or (self._realtime and self._late < _LEAST_DELAY)
 
     @property
+    def displays(self) -> bool:
+        """Whether frames are displayed that outputs may lose."""
+        return self.info.live
+
+    @property
     def interrupted(self) -> bool:
         """Whether `stop` was called."""
         return self._interrupted
@@ -201,7 +206,7 @@ class Stream:
         notes = [*self.source.info.notes, *self.sinks.notes, *self._segmenter_notes()]
         if self._late >= _LEAST_DELAY:
             notes.append(
-                f"the streams took {self._late:.1f} s longer than the input: this machine is too slow for its rate"
+                f"sending took {self._late:.1f} s longer than the input's own rate: the input or this machine is too slow for it"
             )
         dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)

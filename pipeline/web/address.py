@@ -64,12 +64,15 @@ def check_proxy_url(url: str) -> str:
         fine = (
             parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment or "@" in url)
         )
-        _ = parts.port
+        port, host = parts.port, (parts.hostname or "").encode("idna").decode()  # as browsers send it
     except ValueError:
         fine = False
     if not fine:
         raise UsageError(f"'{url}' is not the address of a page behind a proxy: write it as https://HOST/PATH/")
-    return f"{url.rstrip('/')}/"
+    place = f"[{host}]" if ":" in host else host
+    if port not in (None, {"http": 80, "https": 443}[parts.scheme]):
+        place += f":{port}"
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}/"
 
 
 def bound_address(listening: socket.socket) -> tuple[str, int]:

@@ -39,13 +39,14 @@ class AccessControl:
     """Admits or refuses requests.
 
     `token` None: no token is required, because the server listens on loopback only. Otherwise a request needs the cookie
-    that `login` sets in exchange for the token, or "Authorization: Bearer TOKEN". `proxy` is the host, with its port, that
-    browsers send as Host and Origin when they reach the page through a reverse proxy, which may pass on another Host.
+    that `login` sets in exchange for the token, or "Authorization: Bearer TOKEN". `proxy` is the origin, SCHEME://HOST with the
+    port, that browsers send when they reach the page through a reverse proxy, which may pass on another Host.
     """
 
     def __init__(self, host: str, port: int, token: str | None, *, name: str = "", proxy: str = "") -> None:
         self.token = token
         self._host, self._name, self._proxy = host, name, proxy.lower()
+        self._proxy_host = self._proxy.partition("://")[2]
         self._session = secrets.token_urlsafe(32)
         # Cookies are shared between ports; the name keeps two viewers on one machine apart.
         self.cookie = f"cliprl_{port}"
@@ -57,7 +58,7 @@ class AccessControl:
             return f"the host '{host[:80]}' is not this server's: use its address"
         if not request.raw_path.startswith("/"):
             return "the request names a whole URL: name a path of this server"
-        if site := _foreign_site(request, (host, self._proxy)):
+        if site := _foreign_site(request, host, self._proxy):
             return f"requests from {site[:80]} are refused: use the viewer's own page"
         return ""
 
@@ -70,30 +71,31 @@ class AccessControl:
             scheme.lower() == "bearer" and same(sent, self.token)
         )
 
-    def login(self, sent: str) -> web.Response | None:
-        """Return the response that sets the cookie; None for a wrong token."""
+    def login(self, sent: str, request: web.Request) -> web.Response | None:
+        """Return the response that sets the cookie, over TLS for the proxy's page only if that has it; None for a wrong token."""
         if self.token is not None and not same(sent, self.token):
             return None
         answer = web.json_response({"ok": True})
         # Without a path the browser takes that of the request: a proxy may serve several viewers below prefixes.
-        answer.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict", path="")
+        secure = self._proxy.startswith("https:") and request.headers.get("Origin", "").lower() == self._proxy
+        answer.set_cookie(self.cookie, self._session, httponly=True, samesite="Strict", path="", secure=secure)
         return answer
 
     def _is_ours(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
-        if match is not None and host.lower() == self._proxy:
+        if match is not None and host.lower() == self._proxy_host:
             return True
         return match is not None and is_accepted_host(match[1], self._host, name=self._name)
 
 
-def _foreign_site(request: web.Request, hosts: tuple[str, ...]) -> str:
-    """Return the other site that a request comes from; empty for the viewer's page, at one of `hosts`, and for other programs.
+def _foreign_site(request: web.Request, host: str, proxy: str) -> str:
+    """Return the other site that a request comes from; empty for the viewer's page and for other programs.
 
     Browsers send Sec-Fetch-Site only to loopback and over TLS. They always send Origin, except with a plain GET, and
     usually Referer.
     """
     origin = request.headers.get("Origin")
-    if origin is not None and not _is_same(origin, hosts):
+    if origin is not None and not _is_same(origin, host, proxy):
         return f"'{origin}'"
     site = request.headers.get("Sec-Fetch-Site")
     reads = request.method in ("GET", "HEAD")
@@ -102,7 +104,7 @@ def _foreign_site(request: web.Request, hosts: tuple[str, ...]) -> str:
     if site is not None:
         return "other sites"
     referrer = request.headers.get("Referer")
-    return "" if referrer is None or _is_same(referrer, hosts) else f"'{referrer}'"
+    return "" if referrer is None or _is_same(referrer, host, proxy) else f"'{referrer}'"
 
 
 def _opens_page(request: web.Request) -> bool:
@@ -111,12 +113,16 @@ def _opens_page(request: web.Request) -> bool:
     return request.method == "GET" and request.path == "/" and (mode, target) == ("navigate", "document")
 
 
-def _is_same(url: str, hosts: tuple[str, ...]) -> bool:
+def _is_same(url: str, host: str, proxy: str) -> bool:
+    """Whether a page is the viewer's: at `host`, or at the origin `proxy`, if that host is not the proxy's."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and parts.netloc.lower() in {host.lower() for host in hosts if host}
+    place = parts.netloc.lower()
+    if proxy and place == proxy.partition("://")[2]:
+        return f"{parts.scheme}://{place}" == proxy
+    return parts.scheme in ("http", "https") and place == host.lower()
 
 
 def same(sent: str, expected: str) -> bool:

@@ -102,7 +102,7 @@ class Routes:
             error = {"error": f"too many wrong tokens: try again in {seconds} s"}
             return web.json_response(error, status=429, headers={"Retry-After": str(seconds)})
         token = values.get("token")
-        if (response := self._access.login(token if isinstance(token, str) else "")) is not None:
+        if (response := self._access.login(token if isinstance(token, str) else "", request)) is not None:
             return response
         self._login_limit.count_failure(peer)
         with self._refusals:

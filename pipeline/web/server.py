@@ -56,7 +56,8 @@ class WebViewer:
         self._loop = asyncio.new_event_loop()
         channels = open_channels()
         self._encoder = EncoderThread(program.broadcast, channels, self._loop)
-        proxy = urlsplit(self._proxy_url).netloc
+        parts = urlsplit(self._proxy_url)
+        proxy = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
         access = AccessControl(self.host, self.port, self.token, name=address.host, proxy=proxy)
         limits = limits or Limits.of_process(one_peer=local or bool(proxy))
         self._pool = ConnectionPool(limits)

@@ -10,13 +10,14 @@ from types import TracebackType
 
 _SERVE = """
 import os, sys
-for line in sys.stdin:
+while word := sys.stdin.readline().rstrip():
     child = os.fork()
     if not child:
         print(os.getpid(), flush=True)
-        main(line.rstrip())
+        main(word)
         sys.stdout.flush()
         os._exit(0)
+    sys.stdin.readline()
     print("ended", os.waitpid(child, 0)[1], flush=True)
 """
 
@@ -36,12 +37,14 @@ class Forked:
 
     def wait(self) -> int:
         """The status with which the child ended: 0, or minus the number of the signal that ended it."""
+        assert self._server.stdin is not None
+        print(file=self._server.stdin, flush=True)
         word, status = self._line().split()
         assert word == "ended"
         return os.waitstatus_to_exitcode(int(status))
 
     def kill(self, child: int) -> int:
-        """Kill the child, which is not reaped before this returns, so that its ID is no other's."""
+        """Kill the child. Until `wait` asks for its status no other process gets its ID, even if it has ended."""
         os.kill(child, signal.SIGKILL)
         return self.wait()
 

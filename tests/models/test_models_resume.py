@@ -81,8 +81,8 @@ ZYGOTE = textwrap.dedent("""
         time.sleep(later)
         writing = [p.name for p in sign.parent.glob(".*.partial")]
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return ["killed", writing]
+        status = os.waitpid(child, 0)[1]
+        return ["killed", writing] if os.WIFSIGNALED(status) else ["ended early", status]
 
     for line in sys.stdin:
         turn = json.loads(line)

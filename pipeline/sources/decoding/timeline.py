@@ -115,7 +115,7 @@ class Timeline(Generic[P]):
         if not self._offsets:
             self._begin(time)
         if packet.stream_index == self._video:
-            if packet.is_discard:  # before an edit, which says itself when it begins: no jump of the clock
+            if packet.is_discard:  # before an edit, whose first frame has its own time: no jump of the clock
                 self._last = None
                 _move(packet, self._offsets[-1])
             else:

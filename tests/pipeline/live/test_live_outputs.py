@@ -202,6 +202,32 @@ def test_network_output_that_never_took_a_frame_fails_the_run() -> None:
             stream.run()
 
 
+class FullDisk(BaseSink):
+    """A file whose disk is full at its fifth frame."""
+
+    def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        self.frames += 1
+        if self.frames == 5:
+            raise CliprlError("can't write out.mp4: no space")
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_absent_viewer_does_not_hide_the_fault_of_a_file() -> None:
+    viewer = Receiver()
+    viewer.away = True
+    absent = ThreadedSink(lambda: viewer, name="rtsp://viewer")
+    stream = Stream(TestCamera(20, live=False), sinks=[absent, FullDisk()])
+    with pytest.raises(CliprlError, match="no space"), stream:
+        stream.run()
+    absent.close()
+    capture = LiveCapture(TestCamera, TestCamera(20), name="camera", reconnect=False)
+    outputs = (SinkThread(lambda: viewer, network=True), SinkThread(FullDisk))
+    with pytest.raises(CliprlError, match="no space"):
+        LiveStream(capture, Overlay(CLASSES), outputs=outputs).run()
+
+
 def test_a_stop_ends_the_wait_for_the_next_frame() -> None:
     camera = TestCamera(3, live=False)
     stream = Stream(camera, sinks=[Receiver()], realtime=True)

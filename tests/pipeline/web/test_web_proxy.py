@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import shutil
 from contextlib import closing
@@ -156,3 +157,29 @@ def test_without_the_option_another_name_is_refused(viewer: WebViewer) -> None:
 def test_an_address_of_no_proxied_page_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match=r"write it as https://HOST/PATH/"):
         check_proxy_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Host:443/a", "https://host/a/"),
+        ("http://host:80", "http://host/"),
+        ("https://host:8443/", "https://host:8443/"),
+        ("https://köln.example/or1", "https://xn--kln-sna.example/or1/"),
+        ("https://[::1]/x/", "https://[::1]/x/"),
+    ],
+)
+def test_addresses_behind_a_proxy_are_as_browsers_send_them(url: str, expected: str) -> None:
+    assert check_proxy_url(url) == expected
+
+
+def test_a_page_over_tls_is_not_had_without_it(player: Player) -> None:
+    program = ProgramInfo(player.broadcast, player.controls, player.info, CLASSES)
+    with WebViewer(program, ANY, Limits(), proxy_url=PUBLIC) as viewer:
+        for scheme, status in (("https", 200), ("http", 403)):
+            with closing(http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=30)) as connection:
+                headers = {"Origin": f"{scheme}://or.example:8443", "Content-Type": "application/json"}
+                connection.request("POST", "/login", json.dumps({"token": viewer.token}), headers)
+                answer = connection.getresponse()
+                assert answer.status == status
+                assert ("Secure" in answer.headers.get("Set-Cookie", "")) == (status == 200)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -34,8 +35,6 @@ _COMMON_NAMES = re.compile(r"_?annotations|instances_.+|result", re.IGNORECASE)
 # What Label Studio puts before the name of an uploaded file.
 UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
 _QUARTER_TURNS = range(5, 9)  # orientations of EXIF that exchange width and height
-# Pillow refuses images whose pixels would take much memory; here it reads their sizes only.
-PillowImage.MAX_IMAGE_PIXELS = None
 DrawMask = Callable[[int, int], NDArray[np.bool_]]
 
 
@@ -175,10 +174,20 @@ def check_image(source: Path, frame: AnnotatedFrame) -> None:
         )
 
 
+@contextmanager
+def _images_of_any_size() -> Iterator[None]:
+    """Let Pillow open images whose pixels would take much memory: only their size is read."""
+    before, PillowImage.MAX_IMAGE_PIXELS = PillowImage.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        PillowImage.MAX_IMAGE_PIXELS = before
+
+
 def image_size(path: Path) -> tuple[int, int] | None:
     """Return (height, width) of an image file as a viewer displays it, as labelling tools do; None if it can't be read."""
     try:
-        with PillowImage.open(path) as image:
+        with _images_of_any_size(), PillowImage.open(path) as image:
             # Asked for tags that it has not read yet, Pillow decodes the whole image.
             tagged = "exif" in image.info or image.format == "TIFF"
             turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in _QUARTER_TURNS
