@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +17,11 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
+from cliprl.pipeline.stream.pace import RealTimePace
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
 
 # Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.
 SLOTS = 10
-# The least seconds by which a stream at the rate of its source may be late before that is noted.
-_LEAST_DELAY = 0.5
 # Seconds that the end of a stream waits for a source that is inside a read.
 CLOSE_SECONDS = 5.0
 
@@ -74,14 +72,14 @@ class Stream:
         stages = [*(segmenter.stages if segmenter else ()), Stage("draw", self._draw)]
         waits = segmenter is not None and segmenter.waits_for_device
         workers = len(stages) if waits else stage_workers(len(stages))
-        self._realtime, self._anchor, self._late = realtime and not source.info.live, -math.inf, 0.0
-        self._has_reader = self._realtime or workers == len(stages) or getattr(source, "waits", True)
+        self._pace = RealTimePace() if realtime and not source.info.live else None
+        self._has_reader = self._pace is not None or workers == len(stages) or getattr(source, "waits", True)
         supply: Supply[FrameContext] = ContextSupply(self._ring, profiler)
         if not self._has_reader:
             supply = SourceSupply(self._ring, self._frames(), profiler)
         self._scheduler = StageScheduler(supply, stages, workers)
         self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
-        self._interrupted, self._stopped = False, threading.Event()
+        self._interrupted = False
         self._wanted: int | None = None
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
@@ -116,20 +114,12 @@ class Stream:
         """Decode frames into the ring until the source ends or the stream is stopped."""
         try:
             for frame in self._frames():
-                if self._realtime:
-                    self._wait_until_due(frame)
+                if self._pace:
+                    self._pace.wait(frame)
                 self._ring.publish(frame)
             self._ring.finish()
         except BaseException as error:
             self._ring.finish(error)
-
-    def _wait_until_due(self, frame: Frame) -> None:
-        """Wait as long after the first frame as the file says. What comes late delays all that follows: nothing comes faster."""
-        anchor = max(self._anchor, time.monotonic() - frame.seconds)
-        self._late += anchor - self._anchor if self._anchor > -math.inf else 0.0
-        self._anchor = anchor
-        self._stopped.wait(self._anchor + frame.seconds - time.monotonic())
-        frame.mark("captured")
 
     def _frames(self) -> Iterator[Frame]:
         """Yield decoded frames in slots of the ring until the source ends or the stream is stopped."""
@@ -164,7 +154,8 @@ class Stream:
 
     def _end(self) -> None:
         """End all threads. A thread whose source hangs inside a read is left behind."""
-        self._stopped.set()
+        if self._pace:
+            self._pace.stop()
         self._ring.stop()
         self._scheduler.close()
         for thread in self._threads:
@@ -173,7 +164,8 @@ class Stream:
     def stop(self) -> None:
         """End early: decoded frames are finished, then the stream ends. May be called from any thread or a signal handler."""
         self._interrupted = True
-        self._stopped.set()
+        if self._pace:
+            self._pace.stop()
         self._ring.stop()
 
     @property
@@ -184,7 +176,7 @@ class Stream:
     @property
     def paced(self) -> bool:
         """Whether frames are processed at the rate of the source, so that the source limits the frame rate."""
-        return self.info.live or (self._realtime and self._late < _LEAST_DELAY)
+        return self.info.live or (self._pace is not None and not self._pace.notes)
 
     @property
     def displays(self) -> bool:
@@ -203,11 +195,12 @@ class Stream:
 
     def summary(self) -> Summary:
         """Return the statistics of the run so far."""
-        notes = [*self.source.info.notes, *self.sinks.notes, *self._segmenter_notes()]
-        if self._late >= _LEAST_DELAY:
-            notes.append(
-                f"sending took {self._late:.1f} s longer than the input's own rate: the input or this machine is too slow for it"
-            )
+        notes = [
+            *self.source.info.notes,
+            *self.sinks.notes,
+            *self._segmenter_notes(),
+            *(self._pace.notes if self._pace else ()),
+        ]
         dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
 

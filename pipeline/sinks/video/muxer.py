@@ -37,7 +37,6 @@ class Muxer:
         self._audio, self._has_audio = AudioCopy(self._passthrough, container), False
         self._notes: list[str] = []
         self._container: Any = None
-        self._video: Any = None
         self._options: dict[str, str] = {}
         self._shift = Fraction(0)
         self._chapters: tuple[Any, ...] = ()
@@ -57,8 +56,7 @@ class Muxer:
         self._container = av.open(
             self._file, "w", format=self._format, container_options=dict(self._options), buffer_size=_BUFFER
         )
-        self._video = self._container.add_stream(codec)
-        return self._video
+        return self._container.add_stream(codec)
 
     def mux(self, packets: Iterable[Packet], seconds: Fraction, shift: Fraction) -> None:
         """Write packets of the video up to a time of the source, and the audio before them, moved by `shift` seconds."""
@@ -118,7 +116,7 @@ class Muxer:
         self._container.start_encoding()
 
     def _rate(self) -> Fraction:
-        return Fraction(self._video.codec_context.framerate or TRIAL_RATE)
+        return Fraction(self._container.streams.video[0].codec_context.framerate or TRIAL_RATE)
 
     def _put(self, packet: Packet) -> None:
         """Write a packet. libav holds packets back to put them in order, so that audio's errors come with any packet."""

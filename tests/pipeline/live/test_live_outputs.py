@@ -214,7 +214,7 @@ class FullDisk(BaseSink):
         pass
 
 
-def test_an_absent_viewer_does_not_hide_the_fault_of_a_file() -> None:
+def test_an_absent_viewer_hides_no_fault_of_a_file() -> None:
     viewer = Receiver()
     viewer.away = True
     absent = ThreadedSink(lambda: viewer, name="rtsp://viewer")
