@@ -6,9 +6,9 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from aioice.ice import get_host_addresses
+from yarl import URL
 
 from cliprl.engines import CliprlError, UsageError, reason_of
 
@@ -60,19 +60,13 @@ def _port(text: str, whole: str) -> int:
 def check_proxy_url(url: str) -> str:
     """Return the page's address behind a reverse proxy, with a slash at its end. Raises UsageError for anything else."""
     try:
-        parts = urlsplit(url)
-        fine = (
-            parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment or "@" in url)
-        )
-        port, host = parts.port, (parts.hostname or "").encode("idna").decode()  # as browsers send it
+        page = URL(url)  # with the host as browsers send it, and without the usual port
+        fine = page.scheme in ("http", "https") and page.host and not (page.query_string or page.fragment or "@" in url)
     except ValueError:
         fine = False
     if not fine:
         raise UsageError(f"'{url}' is not the address of a page behind a proxy: write it as https://HOST/PATH/")
-    place = f"[{host}]" if ":" in host else host
-    if port not in (None, {"http": 80, "https": 443}[parts.scheme]):
-        place += f":{port}"
-    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}/"
+    return f"{page.origin()}{page.raw_path.rstrip('/')}/"
 
 
 def bound_address(listening: socket.socket) -> tuple[str, int]:

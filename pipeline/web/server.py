@@ -8,10 +8,10 @@ import secrets
 import threading
 from collections.abc import Coroutine
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
 
 from cliprl.pipeline.web.address import Address, bound_address, check_proxy_url, external_addresses, is_loopback
 from cliprl.pipeline.web.auth import AccessControl
@@ -56,8 +56,7 @@ class WebViewer:
         self._loop = asyncio.new_event_loop()
         channels = open_channels()
         self._encoder = EncoderThread(program.broadcast, channels, self._loop)
-        parts = urlsplit(self._proxy_url)
-        proxy = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+        proxy = str(URL(self._proxy_url).origin()) if self._proxy_url else ""
         access = AccessControl(self.host, self.port, self.token, name=address.host, proxy=proxy)
         limits = limits or Limits.of_process(one_peer=local or bool(proxy))
         self._pool = ConnectionPool(limits)
