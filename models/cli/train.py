@@ -61,14 +61,12 @@ def train_command(
         import torch
 
         from cliprl.models.training.callbacks import ProgressDisplay
-        from cliprl.models.training.parallel import cpu_has_bf16, launch, process_rank
+        from cliprl.models.training.parallel import launch, process_rank
         from cliprl.models.training.training import train as run
 
     if threads:
         torch.set_num_threads(threads)
     place = launch(device)
-    if chosen.precision == "bf16" and place.type == "cpu" and not cpu_has_bf16():
-        Console(stderr=True, quiet=quiet).print("This processor has no bf16 instructions: training in f32.")
     with ProgressDisplay.open(quiet or process_rank() > 0) as display:
         bundle = run(chosen, folder, display, place)
     if bundle:

@@ -32,6 +32,9 @@ class TrainingCallback:
     def on_score(self, done: int, total: int) -> None:
         """Handle a scored frame: `done` of `total`."""
 
+    def on_note(self, note: str) -> None:
+        """Handle a remark for the user: a line."""
+
 
 class ProgressDisplay(TrainingCallback):
     """A progress bar for each stage with the running mean of its losses; plain lines if standard error is no terminal."""
@@ -71,6 +74,10 @@ class ProgressDisplay(TrainingCallback):
     def on_score(self, done: int, total: int) -> None:
         """Advance the bar of the scored frames."""
         self._move("scores", done, total, {})
+
+    def on_note(self, note: str) -> None:
+        """Print a remark above the bars."""
+        self._print(note)
 
     def on_progress(self, name: str, done: int, total: int) -> None:
         """Advance the bar of other work, `name`."""

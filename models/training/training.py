@@ -28,7 +28,7 @@ from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.weights import describe_start
 from cliprl.models.training.callbacks import TrainingCallback
 from cliprl.models.training.checkpoint import CheckpointWriter, StepCallback, TrainingStage, run_stage
-from cliprl.models.training.parallel import first_process_first, process_rank
+from cliprl.models.training.parallel import cpu_has_bf16, first_process_first, process_rank
 from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.reinforcement import Reinforcement
@@ -78,6 +78,8 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
     size, steps = recipe.network, recipe.curriculum.reinforcement.unroll[1]
     # A bundle that could not be sealed is refused now, not after the training.
     check_manifest(Manifest(recipe.name, sets.classes, size.height, size.width, GRID_STRIDE, steps).to_json())
+    if recipe.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        callback.on_note("This processor has no bf16 instructions: training in f32.")
     torch.manual_seed(recipe.seed)
     network = start_network(recipe.network).to(device).to(memory_format=torch.channels_last)
     refiner = RefinerNetwork.beside(network, recipe.network.policy, len(sets.classes), recipe.reinforcement).to(device)

@@ -249,6 +249,26 @@ def test_a_finished_run_keeps_what_was_sealed_into_its_bundle(
     assert not list(run.glob(".*"))
 
 
+class NotedError(Exception):
+    """Ends a run at its first remark, which it holds."""
+
+
+class Noting(TrainingCallback):
+    """Ends a run at its first remark."""
+
+    def on_note(self, note: str) -> None:
+        raise NotedError(note)
+
+
+def test_training_in_f32_instead_of_bf16_is_said(
+    recipe_file: Path, scene_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliprl.models.training.training.cpu_has_bf16", lambda: False)
+    recipe = load_recipe(recipe_file, [f"data.cache={scene_cache}", "precision=bf16"])
+    with pytest.raises(NotedError, match=r"no bf16 instructions: training in f32\."):
+        train(recipe, tmp_path, Noting())
+
+
 class Trial:
     """A stage of three steps whose second loss is not a number."""
 
@@ -403,6 +423,8 @@ def test_misuse_ends_with_status_2_and_one_line(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["cliprl-train", *arguments, "--out", str(tmp_path / "out")])
+    # The note on the precision comes after the checks.
+    monkeypatch.setattr("cliprl.models.training.training.cpu_has_bf16", lambda: False)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     captured = capsys.readouterr()
