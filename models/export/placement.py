@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from cliprl.engines import Bundle, CliprlError, open_bundle
+from cliprl.engines import Bundle, BundleError, CliprlError, UsageError, open_bundle
+from cliprl.engines.atomic_write import replace_folder
+from cliprl.engines.bundle.bundle import MODEL_CARD
+from cliprl.engines.bundle.manifest import MANIFEST, read_manifest
 from cliprl.models.export.export import TrainedModel
 from cliprl.models.network.weights import weights_digest
+from cliprl.pipeline.sinks.atomic_file import Identity, file_identity
+from cliprl.pipeline.sinks.partial_names import reserve
 
 # The key of a manifest's record of the training that tells which weights and classes the bundle was exported from.
 SOURCE_HASH = "source_hash"
@@ -30,23 +39,67 @@ def exported_bundle(folder: Path, source: str) -> Bundle | None:
     return bundle if bundle.manifest.training.get(SOURCE_HASH) == source else None
 
 
-def move_into_place(made: Path, out: Path) -> None:
-    """Copy a finished bundle beside `out` and rename it to `out`, in place of the bundle that may lie there.
+def check_place_of_bundle(out: Path) -> None:
+    """Raise UsageError unless `out` is free or a bundle that may be replaced: no file of the user's lies in it."""
+    remedy = "give --out another place"
+    try:
+        present = {path.name for path in out.iterdir()} if os.path.lexists(out) else set()
+        manifest = read_manifest(out / MANIFEST) if present else None
+    except (OSError, BundleError):
+        raise UsageError(f"'{out}' is neither a new folder nor a bundle: {remedy}") from None
+    known = {MANIFEST, MODEL_CARD, *(manifest.hashes if manifest else ())}
+    if others := sorted(name for name in present - known if not name.startswith(".")):
+        raise UsageError(
+            f"'{out}' holds '{others[0]}', which its bundle does not list, and would be replaced: move it, or {remedy}"
+        )
 
-    Raises CliprlError if that fails; what lay there before then stays.
+
+@dataclass(slots=True)
+class BundlePlace:
+    """A new folder `path` beside `out`, in which a bundle is made until `publish` gives it its name."""
+
+    out: Path
+    path: Path
+    notes: list[str]
+    _found: Identity | None
+    _kept: bool = False
+
+    def publish(self) -> None:
+        """Rename the finished bundle to `out`, in place of the bundle that was there when this one was begun.
+
+        Raises CliprlError if that fails; what lies there stays, and the new bundle under its partial name.
+        """
+        try:
+            if file_identity(self.out / MANIFEST) != self._found:
+                raise FileExistsError(errno.EEXIST, "another program wrote it meanwhile")
+            replace_folder(self.path, self.out)
+        except OSError as error:
+            self._kept = True
+            raise CliprlError(
+                f"'{self.out}' can't be written ({error.strerror}): the new bundle is '{self.path}': move it to its place"
+            ) from error
+
+
+@contextmanager
+def bundle_place(out: Path) -> Iterator[BundlePlace]:
+    """Hold the place of a new bundle while it is made; what was not published is removed, also the folders made for it.
+
+    Raises UsageError if `out` can't be written, is no place for a bundle, or is held by another run.
     """
+    check_place_of_bundle(out)
+    missing = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
-            whole, old = Path(beside) / "new", Path(beside) / "old"
-            shutil.copytree(made, whole)
-            try:
-                if out.exists():
-                    out.rename(old)
-                whole.rename(out)
-            except BaseException:  # a signal too
-                if old.exists() and not out.exists():
-                    old.rename(out)
-                raise
+        reserved = reserve(out, folder=True)
     except OSError as error:
-        raise CliprlError(f"'{out}' can't be written ({error.strerror or error}): give another place") from error
+        raise UsageError(f"'{out}' can't be made ({error.strerror}): give --out another place") from error
+    place = BundlePlace(out, reserved.path, reserved.notes, file_identity(out / MANIFEST))
+    try:
+        yield place
+    finally:
+        if not place._kept:
+            shutil.rmtree(place.path, ignore_errors=True)
+        os.close(reserved.handle)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()

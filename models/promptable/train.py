@@ -28,7 +28,6 @@ from cliprl.models.promptable.network import PromptHead
 from cliprl.models.promptable.samples import PromptSample, SampleMaker, stacked
 from cliprl.models.training.run_datasets import TrainingDataset
 from cliprl.models.training.stages.gradient_stage import cosine_rate
-from cliprl.models.tuning.remake import check_place_of_bundle
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Clicks of each sample while it is trained on, and the share of samples that begin with a box.
@@ -141,7 +140,11 @@ def train_head(
     """
     console, opened = error_console(quiet=quiet), open_bundle(bundle)
     manifest = opened.manifest
-    check_place_of_bundle(opened.path)
+    try:
+        # Tried now, since the head is finished only after the training.
+        tempfile.TemporaryDirectory(prefix=".", dir=opened.path).cleanup()
+    except OSError as error:
+        raise UsageError(f"'{opened.path}' can't be written ({error.strerror}): copy the bundle elsewhere") from error
     mixture = open_mixture(data, opened, DatasetContext(root, "--root"))
     torch.manual_seed(0)
     torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -12,7 +13,8 @@ from typing import Any
 
 import torch
 
-from cliprl.engines import Bundle, Manifest, UsageError, add_reference, open_bundle, seal_bundle
+from cliprl.engines import Bundle, CliprlError, Manifest, UsageError, add_reference, open_bundle, seal_bundle
+from cliprl.engines.atomic_write import replace_folder
 from cliprl.engines.bundle.schema import check_manifest
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import check_recipe, checkpoint_settings
@@ -21,7 +23,7 @@ from cliprl.models.data.registry import dataset_kind
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.evaluation.manifest_scores import score_bundle
 from cliprl.models.export.export import GRID_STRIDE, TrainedModel, export_bundle
-from cliprl.models.export.placement import SOURCE_HASH, exported_bundle, move_into_place, source_hash
+from cliprl.models.export.placement import SOURCE_HASH, check_place_of_bundle, exported_bundle, source_hash
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
@@ -36,6 +38,7 @@ from cliprl.models.training.stages.supervised import Supervised
 from cliprl.models.training.start import base_path, describe_base, start_network
 from cliprl.models.training.tensorboard import TensorboardLog
 from cliprl.models.training.throughput import ThroughputMeter
+from cliprl.pipeline.sinks.partial_names import try_lock
 
 BUNDLE, LOGS = "bundle", "logs"
 CPU = torch.device("cpu")
@@ -68,7 +71,11 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
     check_recipe(recipe)
     if recipe.network.start:
         base_path(recipe.network.start)
-    _make(folder)
+    with _run_folder(folder):
+        return _train(recipe, folder, callback, device)
+
+
+def _train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torch.device) -> Bundle | None:
     if recipe.weak.rounds > 1:
         from cliprl.models.training.weak_rounds import relabelled_recipe
 
@@ -122,12 +129,15 @@ def _finish(network: ClipSegmenter, refiner: RefinerNetwork, run: TrainingRun, c
     bundle = exported_bundle(place, source)
     if bundle:
         return _scored(bundle, run, callback)
+    check_place_of_bundle(place)
     made = run.folder / f".{BUNDLE}.partial"
     shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
     bundle = export_bundle(model, made, recipe.name, {**training_provenance(recipe), SOURCE_HASH: source})
     _scored(add_reference(bundle, probe_images(size.height, size.width)), run, callback)
-    move_into_place(made, place)
-    shutil.rmtree(made)
+    try:
+        replace_folder(made, place)
+    except OSError as error:
+        raise CliprlError(f"'{place}' can't be written ({error.strerror}): the new bundle is '{made}'") from error
     return open_bundle(place)
 
 
@@ -136,15 +146,24 @@ def _scored(bundle: Bundle, run: TrainingRun, callback: TrainingCallback) -> Bun
     return seal_bundle(bundle.path, replace(bundle.manifest, scores=scores), bundle.embeddings)
 
 
-def _make(folder: Path) -> None:
+@contextmanager
+def _run_folder(folder: Path) -> Iterator[None]:
+    """Make the folder of a run, and hold it: checkpoints of two runs would replace each other."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise UsageError(
             f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
         ) from error
-    if (folder / BUNDLE).is_file():
-        raise UsageError(f"'{folder / BUNDLE}' is a file where the bundle goes: move it, or give another --out")
+    try:
+        if not process_rank() and not try_lock(handle):
+            raise UsageError(f"'{folder}' is being written by another run: wait for its end, or give another --out")
+        if (folder / BUNDLE).is_file():
+            raise UsageError(f"'{folder / BUNDLE}' is a file where the bundle goes: move it, or give another --out")
+        yield
+    finally:
+        os.close(handle)
 
 
 def train_base(network: ClipSegmenter, run: TrainingRun) -> None:

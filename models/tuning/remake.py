@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,16 +74,3 @@ def _int8_faults(bundle: Bundle) -> list[str]:
     except EngineError as error:
         return [str(error)]
     return [fault for one in compared for fault in one.faults()]
-
-
-def check_place_of_bundle(out: Path) -> None:
-    """Raise UsageError unless `out` can be written, and is free or a bundle that may be replaced."""
-    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    if not free and not (out / MANIFEST).is_file():
-        raise UsageError(f"'{out}' is neither a new folder nor a bundle: give -o another place")
-    parent = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    try:
-        # Tried now, since the bundle is finished only after the training.
-        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent).cleanup()
-    except OSError as error:
-        raise UsageError(f"'{out}' can't be made ('{parent}': {error.strerror}): give -o another place") from error

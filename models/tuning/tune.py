@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from cliprl.models.config.value_types import Precision, TuningPrecision
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import dataset_kind, lines_of_path
-from cliprl.models.export.placement import move_into_place
+from cliprl.models.export.placement import BundlePlace, bundle_place
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.training.parallel import cpu_has_bf16
@@ -29,7 +28,7 @@ from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
 from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import measure_label_fit
-from cliprl.models.tuning.remake import add_derived, check_place_of_bundle, copy_with_encoder
+from cliprl.models.tuning.remake import add_derived, copy_with_encoder
 from cliprl.models.tuning.stage import TuningStage
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 from cliprl.models.tuning.tuning_data import TuningData, open_tuning_data
@@ -58,10 +57,24 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
     """
     # "." and ".." do not name a bundle.
     options = replace(options, out=options.out.resolve())
-    check_place_of_bundle(options.out)
     bundle = open_bundle(options.bundle)
     check_manifest(replace(bundle.manifest, name=options.out.name).to_json())
     config = replace(config, precision=resolve_precision(config.precision))
+    with bundle_place(options.out) as place:
+        for note in place.notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        _tune(bundle, options, config, display, console, place)
+    return open_bundle(options.out)
+
+
+def _tune(
+    bundle: Bundle,
+    options: TuneOptions,
+    config: TuneConfig,
+    display: ProgressDisplay,
+    console: Console,
+    place: BundlePlace,
+) -> None:
     data = open_tuning_data(options.labels, bundle.manifest.classes, config.data, display.on_scene)
     _check_labels(bundle, data, config.misfit)
     before = score_parts(bundle, data.parts, lambda done, total: display.on_progress("scores before", done, total))
@@ -72,17 +85,15 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
         training=_provenance(bundle, options, config, before, encoder.blend),
         scores={},
     )
-    with tempfile.TemporaryDirectory(prefix="cliprl-tune-") as folder:
-        tuned = copy_with_encoder(bundle, encoder, manifest, Path(folder))
-        after = score_parts(tuned, data.parts, lambda done, total: display.on_progress("scores after", done, total))
-        changes = compare_scores(before, after, data.parts)
-        console.print(change_table(changes, encoder.blend))
-        _refuse_worse(changes)
-        tuned = seal_bundle(tuned.path, replace(tuned.manifest, scores=after), tuned.embeddings)
-        images = data.images(CALIBRATION_IMAGES, (manifest.height, manifest.width))
-        add_derived(tuned, bundle, images, lambda line: console.print(line, markup=False, highlight=False))
-        move_into_place(Path(folder), options.out)
-    return open_bundle(options.out)
+    tuned = copy_with_encoder(bundle, encoder, manifest, place.path)
+    after = score_parts(tuned, data.parts, lambda done, total: display.on_progress("scores after", done, total))
+    changes = compare_scores(before, after, data.parts)
+    console.print(change_table(changes, encoder.blend))
+    _refuse_worse(changes)
+    tuned = seal_bundle(tuned.path, replace(tuned.manifest, scores=after), tuned.embeddings)
+    images = data.images(CALIBRATION_IMAGES, (manifest.height, manifest.width))
+    add_derived(tuned, bundle, images, lambda line: console.print(line, markup=False, highlight=False))
+    place.publish()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def reserve(target: Path, *, folder: bool = False) -> Reserved:
                     ) from None
                 leftovers.append(path)
                 continue
-            _lock(handle)
+            try_lock(handle)
             return Reserved(path, handle, leftovers)
     raise AssertionError("unreachable")
 
@@ -102,12 +102,12 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _lock(handle)
+        return not try_lock(handle)
     finally:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
     """Lock what is open as `handle`; False if another has it. File systems without locks count as free."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,7 +126,7 @@ def _locked_folder(folder: Path) -> Iterator[None]:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         limit = time.monotonic() + _PATIENCE
-        while handle is not None and not _lock(handle) and time.monotonic() < limit:
+        while handle is not None and not try_lock(handle) and time.monotonic() < limit:
             time.sleep(0.01)
         yield
     finally:

@@ -1,5 +1,7 @@
 """The training program from recipe to bundle, on a network and scenes small enough for a test."""
 
+import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -21,7 +23,7 @@ from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
-from cliprl.models.export.placement import SOURCE_HASH, move_into_place
+from cliprl.models.export.placement import SOURCE_HASH
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings, class_prompts
@@ -314,22 +316,17 @@ def trained(*words: str, without: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_signal_between_old_and_new_bundle_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("made", "out"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").write_text(name)
-    rename = Path.rename
-
-    def interrupted(path: Path, target: Path) -> Path:
-        if path.name == "new":
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        move_into_place(tmp_path / "made", tmp_path / "out")
-    assert (tmp_path / "out" / "manifest.json").read_text() == "out"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "out"]
+def test_two_trainings_in_one_folder_are_refused(recipe_file: Path, tmp_path: Path) -> None:
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(
+            UsageError, match="is being written by another run: wait for its end, or give another --out"
+        ):
+            train(load_recipe(recipe_file), tmp_path, TrainingCallback())
+    finally:
+        os.close(handle)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("package", ["torch", "open_clip"])

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ from cliprl.models.cli import train as cli
 from cliprl.models.config.load import load_tune_config
 from cliprl.models.data.registry import lines_of_path
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, Sample
+from cliprl.models.export.placement import bundle_place
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.tuning import remake
@@ -202,6 +204,43 @@ def test_bad_input_is_one_line(
     assert message in error
     assert len(error.splitlines()) == 1
     assert sorted(p.name for p in out.iterdir()) == ["notes.txt"] if case == "out" else not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("held", "is being written by another run"),
+        ("notes", "holds 'notes.txt', which its bundle does not list"),
+        ("manifest", "is neither a new folder nor a bundle"),
+    ],
+)
+def test_a_place_that_is_no_free_bundle_is_refused(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str, message: str
+) -> None:
+    out = tmp_path / "better"
+    shutil.copytree(bundle.path, out)
+    if case == "notes":
+        (out / "notes.txt").write_text("mine")
+    if case == "manifest":
+        (out / "manifest.json").write_text('{"name": "a web page"}')
+    before = digests(tmp_path)
+    with bundle_place(out) if case == "held" else nullcontext():
+        assert tune(bundle, "labels", out) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert digests(tmp_path) == before
+
+
+def test_a_bundle_that_appears_meanwhile_is_kept(bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "better"
+    with bundle_place(out) as place:
+        shutil.copytree(bundle.path, out)
+        (place.path / "manifest.json").write_text("new")
+        with pytest.raises(CliprlError, match="another program wrote it meanwhile"):
+            place.publish()
+    assert open_bundle(out).manifest == bundle.manifest
+    assert (tmp_path / ".better.partial" / "manifest.json").read_text() == "new"
 
 
 class Frames:
