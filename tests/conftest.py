@@ -64,6 +64,9 @@ SLOW = (
     ),
     *("test_torch_", "test_trace_errors", "test_bundle_untrusted"),
 )
+# Tests of tiny networks run in several processes at once: with a thread for each core in each of them, the threads of torch
+# wait for each other in loops, four times the CPU time of one thread. Commands that the tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Property tests have no deadline: how long an example takes is the machine's affair.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
