@@ -40,7 +40,8 @@ def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
     model = openvino.Core().read_model(bundle.encoder)
     model.reshape({name: list(shape) for name, shape in encoder_shapes(bundle).items()})
     samples = nncf.Dataset([{"image": image[None], "text": bundle.embeddings} for image in images])
-    # What runs int8 here adds up in 32 bits (VNNI, AMX): a bit kept back against overflow would cost labels for nothing.
+    # VNNI and AMX add up in 32 bits: a bit kept back against overflow would cost labels for nothing. For AVX2 the backend shrinks
+    # weights when it compiles them.
     exact = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE)
     quantised: Any = nncf.quantize(
         model,

@@ -273,7 +273,8 @@ def test_a_whole_entry_that_does_not_load_is_made_again(bundle: Bundle, cache: E
 @pytest.mark.parametrize(
     ("flags", "bf16", "quantised", "expected"),
     [
-        ({"avx2"}, False, True, {"f32"}),
+        ({"sse4_1"}, False, True, {"f32"}),
+        ({"avx2"}, False, True, {"int8", "f32"}),
         ({"avx512_vnni"}, False, False, {"f32"}),
         ({"avx512_vnni"}, False, True, {"int8", "f32"}),
         ({"avx512_vnni"}, True, True, {"bf16", "int8", "f32"}),
