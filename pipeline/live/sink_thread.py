@@ -23,8 +23,8 @@ FILE_QUEUE, NETWORK_QUEUE = 48, 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 # Seconds for which a reopened file must take frames until the fault counts as over.
 _RECOVERED_S = 2.0
-# Seconds that `close` waits for a sink to finish.
-_CLOSE_TIMEOUT = 20.0
+# Seconds that `close` waits for a sink to finish, and for a network stream that has a fault: another attempt would send nothing.
+_CLOSE_TIMEOUT, _CLOSE_FAULTY = 20.0, 1.0
 # Seconds after which a message of a network stream is repeated, if it is still true.
 _REPEAT_S = 60.0
 
@@ -86,7 +86,7 @@ class SinkThread(threading.Thread):
         """Write the waiting frames, finish the sink and end the thread."""
         self._queue.close()
         if self.is_alive():
-            self.join(_CLOSE_TIMEOUT)
+            self.join(_CLOSE_FAULTY if self.network and self.error else _CLOSE_TIMEOUT)
         if self.network and not self.written:
             unanswered = CliprlError(f"no frame was sent to '{self.target}': it does not answer")
             self.failure = self.error or (unanswered if self.is_alive() else None)

@@ -33,7 +33,9 @@ _FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     "udp": ("mpegts", MPEGTS),
     "rtmp": ("flv", {"flvflags": "no_duration_filesize"}),
 }
+# The muxer would write the end mark after a fault too, from which the stream goes on: `close` writes it.
 _HLS = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}
+_END_MARK = "#EXT-X-ENDLIST\n"
 # Whole MPEG-TS packets that fit into one datagram.
 _DATAGRAM = "pkt_size=1316"
 # Interval of key frames in seconds: the maximum wait of a new viewer.
@@ -95,11 +97,14 @@ class NetworkSink(BaseSink):
         self.frames += 1
 
     def close(self) -> None:
-        """Send what is left and hang up. Calling it twice is harmless."""
+        """Send what is left and hang up; a playlist gets its end mark. Calling it twice is harmless."""
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             self._try(lambda: self._container.mux(encoder.flush()))
         self._hang_up()
+        if encoder is not None and self._format == "hls":
+            with suppress(OSError), open(self._target, "a", encoding="ascii") as playlist:
+                playlist.write(_END_MARK)
         self._live.close()
 
     def _send(self, frame: Frame) -> None:

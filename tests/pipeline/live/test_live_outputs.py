@@ -202,6 +202,27 @@ def test_network_output_that_never_took_a_frame_fails_the_run() -> None:
             stream.run()
 
 
+def test_a_network_output_with_a_fault_delays_no_end() -> None:
+    tries, answered = list[int](), threading.Event()
+
+    def open_sink() -> Receiver:
+        tries.append(1)
+        if len(tries) > 1:
+            answered.wait(2 * LIMIT)
+        raise CliprlError("no server")
+
+    output = SinkThread(open_sink, name="rtmp://away", network=True)
+    output.start()
+    feed(output, lambda: len(tries) > 1)
+    started = time.monotonic()
+    output.close()
+    took = time.monotonic() - started
+    answered.set()
+    output.join()
+    assert took < sink_thread._CLOSE_TIMEOUT / 2
+    assert str(output.failure) == "no server"
+
+
 class FullDisk(BaseSink):
     """A file whose disk is full at its fifth frame."""
 

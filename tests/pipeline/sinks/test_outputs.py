@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from cliprl.pipeline.cli.output_registry import OutputRegistry
 from cliprl.pipeline.cli.outputs import default_output
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.sinks import EventSink, MaskSink, NullSink, SinkGroup, open_sink
+from cliprl.pipeline.sinks.network.network_sink import NetworkSink
 from cliprl.pipeline.sinks.partial_names import partial_path
 
 COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
@@ -292,6 +294,19 @@ def test_a_playlist_and_its_segments_are_outputs_too(tmp_path: Path, stream: Run
     assert (tmp_path / "live0.ts").read_bytes() == b"another's"
     assert stream(source, "-o", "live.m3u8", "--overwrite")[0] == 0
     assert (tmp_path / "live0.ts").read_bytes() != b"another's"
+    playlist = (tmp_path / "live.m3u8").read_text()
+    assert playlist.endswith("\nlive0.ts\n#EXT-X-ENDLIST\n"), "players wait for more without an end mark"
+
+
+def test_a_playlist_that_a_fault_breaks_has_no_end(tmp_path: Path) -> None:
+    sink = NetworkSink(str(tmp_path / "live.m3u8"), SCENE)
+    with suppress(RuntimeError), sink:
+        for number in range(40):
+            sink.write(make_frame(number), None)
+        raise RuntimeError
+    playlist = (tmp_path / "live.m3u8").read_text()
+    assert "live0.ts" in playlist
+    assert "ENDLIST" not in playlist
 
 
 # Outputs against each other, and against inputs.
