@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from cliprl.bench.fixtures.fuzz_inputs import SEEDS, make_seed, mutate
 
 
@@ -30,36 +28,38 @@ def test_the_same_seed_gives_the_same_files() -> None:
     assert all(mutated != data for _, mutated in made[0])
 
 
-@pytest.mark.parametrize(
-    ("fault", "outcome"),
-    [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crash"),
-        ("raise ValueError('planted')", "traceback"),
-        ("import time; time.sleep(60)", "hang"),
-        ("result = 1", "silent"),
-        ("(output.parent / 'bystander.mp4').write_bytes(b'x')", "touched"),
-        ("source.unlink()", "touched"),
-        ("output.write_bytes(b'no video')", "unreadable"),
-        ("pass", "unreadable"),
-        ("print('a reason'); result = 2", "refused"),
-    ],
-)
-def test_every_fault_is_seen(fault: str, outcome: str, tmp_path: Path) -> None:
+FAULTS = [
+    ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crash"),
+    ("raise ValueError('planted')", "traceback"),
+    ("import time; time.sleep(60)", "hang"),
+    ("result = 1", "silent"),
+    ("(output.parent / 'bystander.mp4').write_bytes(b'x')", "touched"),
+    ("source.unlink()", "touched"),
+    ("output.write_bytes(b'no video')", "unreadable"),
+    ("pass", "unreadable"),
+    ("print('a reason'); result = 2", "refused"),
+]
+
+
+def test_every_fault_is_seen(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
 from cliprl.bench.commands import fuzz
-def convert(source, output):
-    scope = {{"source": source, "output": output, "result": 0}}
-    exec({fault!r}, scope)
-    return scope["result"]
-fuzz._convert, fuzz.TIME_LIMIT = convert, 3.0
-Path("in.mp4").write_bytes(b"data")
-print(fuzz.examine(0, Path("."), "in.mp4").outcome)
+fuzz.TIME_LIMIT = 3.0
+for number, fault in enumerate({[fault for fault, _ in FAULTS]}):
+    def convert(source, output):
+        scope = {{"source": source, "output": output, "result": 0}}
+        exec(fault, scope)
+        return scope["result"]
+    fuzz._convert, folder = convert, Path(str(number))
+    folder.mkdir()
+    (folder / "in.mp4").write_bytes(b"data")
+    print(fuzz.examine(0, folder, "in.mp4").outcome)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.stdout.strip() == outcome, done.stderr
+    assert done.stdout.split() == [outcome for _, outcome in FAULTS], done.stderr
 
 
 def test_streams_that_appear_late_end_no_run(tmp_path: Path) -> None:

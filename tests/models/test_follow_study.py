@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,10 +75,9 @@ def test_the_result_names_the_bundle_without_its_folder(tmp_path: Path, monkeypa
         tracking_study._read(tmp_path / "follow.json", {"name": "small", "hashes": {}})
 
 
-@pytest.mark.parametrize("name", ["follow_study", "tracking_study"])
-def test_a_misused_study_ends_with_status_2(name: str) -> None:
-    command = [sys.executable, "-m", f"cliprl.models.studies.{name}", "--clips", "0", "--bundle", "none"]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 2
+@pytest.mark.parametrize("study", [follow_study, tracking_study])
+def test_a_misused_study_ends_with_status_2(study: ModuleType, command: Callable[..., Any]) -> None:
+    assert command(study.app, "study", "--clips", "0", "--bundle", "none").returncode == 2
 
 
 def test_a_result_makes_its_folder_or_names_the_remedy(tmp_path: Path) -> None:

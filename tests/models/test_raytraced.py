@@ -6,7 +6,9 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.image_mask_dataset import Subset, sequence_names
 from cliprl.models.data.label_mapping import with_classes
 from cliprl.models.data.raytraced import RaytracedScenes, instruments, objects, tissue
+from cliprl.models.data.raytraced.__main__ import app
 from cliprl.models.data.raytraced.cache import (
     RenderSettings,
     open_cache,
@@ -408,9 +411,10 @@ def test_without_mitsuba_the_command_names_the_extra(tmp_path: Path) -> None:
         (["--meshes", "nowhere"], "is no folder"),
     ],
 )
-def test_misuse_is_told_in_a_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "cliprl.models.data.raytraced", str(tmp_path / "out"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_misuse_is_told_in_a_line(
+    tmp_path: Path, arguments: list[str], message: str, command: Callable[..., Any]
+) -> None:
+    done = command(app, "cliprl.models.data.raytraced", tmp_path / "out", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import av
@@ -24,6 +25,7 @@ from live_faults import CLASSES
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.backends.gpu_discovery import find_driver
 from cliprl.pipeline import OutputSpec, open_sink
+from cliprl.pipeline.cli import main
 from cliprl.pipeline.live.sink_thread import SinkThread
 
 COMMAND = "import sys; from cliprl.pipeline.cli.main import main; sys.argv[0] = 'cliprl-stream'; main()"
@@ -210,15 +212,15 @@ def test_a_signal_ends_a_live_run_in_good_order(camera: str, tmp_path: Path, num
     ],
 )
 def test_what_can_not_be_is_told_in_one_line(
-    arguments: tuple[str, ...], status: int, words: str, tmp_path: Path
+    arguments: tuple[str, ...], status: int, words: str, command: Callable[..., Any], tmp_path: Path
 ) -> None:
-    code, _, error = cliprl_stream(*arguments, folder=tmp_path)
-    assert (code, error.count("\n")) == (status, 1), error
-    assert words in error
-    assert "word@" not in error
+    done = command(main.app, "cliprl-stream", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
+    assert words in done.stderr
+    assert "word@" not in done.stderr
 
 
-def test_devices_are_listed(tmp_path: Path) -> None:
-    status, out, _ = cliprl_stream("--list-devices", folder=tmp_path)
-    assert status == 0
-    assert all(line.startswith("/dev/video") for line in out.splitlines())
+def test_devices_are_listed(command: Callable[..., Any], tmp_path: Path) -> None:
+    done = command(main.app, "cliprl-stream", "--list-devices", folder=tmp_path)
+    assert done.returncode == 0
+    assert all(line.startswith("/dev/video") for line in done.stdout.splitlines())
