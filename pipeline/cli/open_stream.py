@@ -28,7 +28,7 @@ from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sinks.labels.masks import IDS_SUFFIX
 from cliprl.pipeline.sinks.registry import find_sink, is_stream
-from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding, Quality
 from cliprl.pipeline.sources import FrameSource, ImageSource
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.registry import find_source, is_live_name
@@ -242,4 +242,7 @@ def _open_live(
     repeats = web and options.frames is None and not targets  # what is written holds each frame once
     record = options.live.record and replace(options.live.record, encoding=partial(encoding, seconds=RECORDING_SECONDS))
     viewing = replace(options.live, web=web, waits=waits, repeats=repeats, record=record, tracks=options.ids)
-    return open_live(watchable(options.source), first, overlay, make, openers, viewing, network=network, log=log)
+    quality = None if codecs.encoder else Quality(options.crf, options.preset)
+    return open_live(
+        watchable(options.source), first, overlay, make, openers, viewing, network=network, quality=quality, log=log
+    )

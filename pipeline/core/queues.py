@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class BoundedQueue(Generic[T]):
-    """A thread-safe queue of at most `size` items whose writers never wait.
+def _starts(item: object) -> bool:
+    return True
 
-    A full queue drops its oldest item, or with `keep_oldest` refuses the new one. `dropped` counts both.
+
+class BoundedQueue(Generic[T]):
+    """A thread-safe queue whose writers never wait. It is full with `size` items, the oldest of which waits for `span` seconds.
+
+    A full queue drops its oldest item, or with `keep_oldest` refuses the new one. An item that does not start (`starts`) is of
+    use only after the one before it: those that follow a missing item are dropped too. `dropped` counts them all; after
+    `clear` the next item is one that starts, too.
     """
 
-    def __init__(self, size: int, *, keep_oldest: bool = False) -> None:
+    def __init__(
+        self, size: int, *, span: float = 0.0, keep_oldest: bool = False, starts: Callable[[T], bool] = _starts
+    ) -> None:
         self.dropped = 0
         self.closed = False
-        self._size, self._keep_oldest = size, keep_oldest
+        self.broken = False  # an item is missing before the next
+        self.span = span
+        self._size, self._keep_oldest, self._starts = size, keep_oldest, starts
         self._items: deque[T] = deque()
+        self._arrivals: deque[float] = deque()
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -28,18 +41,38 @@ class BoundedQueue(Generic[T]):
     @property
     def full(self) -> bool:
         """Whether the next `put` drops an item."""
-        return len(self._items) >= self._size
+        if len(self._items) < self._size:
+            return False
+        return not self.span or time.monotonic() - self._arrivals[0] >= self.span
 
     def put(self, item: T, *, always: bool = False) -> None:
         """Add an item. `always`: add it to a full queue too, and drop none."""
         with self._changed:
             if self.full and not always:
-                self.dropped += 1
                 if self._keep_oldest:
+                    self.dropped, self.broken = self.dropped + 1, True
                     return
-                self._items.popleft()
+                self._drop_oldest()
+            if self.broken and not always and not self._starts(item):
+                self.dropped += 1
+                return
+            self.broken = self.broken and always
             self._items.append(item)
+            self._arrivals.append(time.monotonic())
             self._changed.notify_all()
+
+    def _drop_oldest(self) -> None:
+        """Drop the oldest item, and those that are of no use without it."""
+        self._take()
+        self.dropped += 1
+        while self._items and not self._starts(self._items[0]):
+            self._take()
+            self.dropped += 1
+        self.broken = not self._items
+
+    def _take(self) -> T:
+        self._arrivals.popleft()
+        return self._items.popleft()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is an item, the queue is closed, or `timeout` seconds have passed. Return whether there is one."""
@@ -51,7 +84,7 @@ class BoundedQueue(Generic[T]):
         """Remove and return the oldest item; None after `timeout` seconds, or when the queue is empty and closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self.closed, timeout)
-            return self._items.popleft() if self._items else None
+            return self._take() if self._items else None
 
     def peek(self) -> T:
         """Return the oldest item without removing it. For the only reader, after `wait`."""
@@ -62,6 +95,8 @@ class BoundedQueue(Generic[T]):
         with self._changed:
             items = list(self._items)
             self._items.clear()
+            self._arrivals.clear()
+            self.broken = True
             return items
 
     def close(self) -> None:

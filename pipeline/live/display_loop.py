@@ -14,6 +14,7 @@ from cliprl.pipeline.live.clock import StreamClock
 from cliprl.pipeline.live.compositor import Compositor
 from cliprl.pipeline.live.controls import Controls
 from cliprl.pipeline.live.recording.recorder import Recording
+from cliprl.pipeline.live.recording.shared_encoder import SharedEncoder
 from cliprl.pipeline.live.segmentation.mask_selection import MaskSelector, SelectedMask
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
@@ -47,13 +48,17 @@ class DisplayLoop:
         supervisor: Supervisor | None,
         outputs: Sequence[SinkThread],
         recordings: Sequence[Recording],
+        encoder: SharedEncoder | None,
         controls: Controls,
         policy: DisplayPolicy,
         name: str,
         log: Callable[[str], None],
     ) -> None:
         self.broadcast, self.recorder = Broadcast(), StatisticsRecorder()
-        self._capture, self._outputs, self._recordings, self._controls = capture, outputs, recordings, controls
+        self._capture, self._outputs, self._controls, self._encoder = capture, outputs, controls, encoder
+        through: tuple[SinkThread | Recording, ...] = (*encoder.outputs, *encoder.recordings) if encoder else ()
+        self._direct_outputs = [output for output in outputs if output not in through]
+        self._direct_recordings = [recording for recording in recordings if recording not in through]
         self._masks = supervisor and MaskSelector(supervisor, max_age_ms=policy.max_age_ms, wait_ms=policy.wait_ms)
         self._compositor = Compositor(overlay, controls, name)
         self._reporter = StatusReporter(capture, supervisor, recordings, overlay.classes, log)
@@ -119,10 +124,13 @@ class DisplayLoop:
     def _distribute(self, own: FramePair, shared: FramePair, selected: SelectedMask, *, from_camera: bool) -> None:
         """Display a frame, and add it to outputs and recordings."""
         shown = self._publish(own, shared, selected, from_camera=from_camera)
-        for output in self._outputs:
+        is_recorded = self._controls.settings.recording
+        if self._encoder is not None:
+            self._encoder.put(shown.shared_overlaid, selected.segmentation, is_recorded=is_recorded)
+        for output in self._direct_outputs:
             output.put(shown.shared_overlaid, selected.segmentation)
-        for recording in self._recordings:
-            recording.switch(self._controls.settings.recording)
+        for recording in self._direct_recordings:
+            recording.switch(is_recorded)
             recording.put(shown)
 
     def _publish(

@@ -15,7 +15,7 @@ from cliprl.pipeline.core.passthrough import without_audio
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sinks.base import check_sink
 from cliprl.pipeline.sinks.null import NULL
-from cliprl.pipeline.sinks.registry import is_stream
+from cliprl.pipeline.sinks.registry import is_h264_stream, is_stream
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.stdin import is_stdin
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # a run that is not live starts a twentieth sooner without th
     from cliprl.pipeline.live.segmentation.worker import SegmenterFactory
     from cliprl.pipeline.live.sink_thread import SinkThread
     from cliprl.pipeline.live.stream import LiveStream
+    from cliprl.pipeline.sinks.video.live_encoding import Quality
 
 # Opens an output: given the name of the file and the stream's properties.
 OutputOpener = Callable[[str, OutputSpec], Sink]
@@ -80,11 +81,13 @@ def open_live(
     options: LiveOptions,
     *,
     network: str,
+    quality: Quality | None = None,
     log: Callable[[str], None] = ignore_message,
 ) -> LiveStream:
     """Return the live stream of the source `name`, which `first` has open already. `openers` open the outputs, by target.
 
-    An opener gets the name of the file to write: the target, or that of a further part after a fault.
+    An opener gets the name of the file to write: the target, or that of a further part after a fault. quality: of the H.264 of
+    network outputs, if it may be shared.
     """
     from cliprl.pipeline.live.capture import LiveCapture
     from cliprl.pipeline.live.controls import Controls, Settings
@@ -114,7 +117,7 @@ def open_live(
         capture,
         overlay,
         Supervisor(make_segmenter, len(overlay.classes), follow=FollowControl() if options.tracks else None),
-        tuple(_output(target, opener, capture, overlay, log) for target, opener in openers.items()),
+        tuple(_output(target, opener, capture, overlay, quality, log) for target, opener in openers.items()),
         recordings=recordings(options.record, lambda: capture.info) if options.record else (),
         controls=Controls(overlay.classes, settings),
         policy=policy,
@@ -140,7 +143,12 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
 
 
 def _output(
-    target: str, opener: OutputOpener, capture: LiveCapture, overlay: Overlay, log: Callable[[str], None]
+    target: str,
+    opener: OutputOpener,
+    capture: LiveCapture,
+    overlay: Overlay,
+    quality: Quality | None,
+    log: Callable[[str], None],
 ) -> SinkThread:
     from cliprl.pipeline.live.sink_thread import SinkThread
     from cliprl.pipeline.live.stream import info_of
@@ -154,6 +162,7 @@ def _output(
         lambda: open_part(target),
         name=redact(target),
         network=network,
+        quality=quality if is_h264_stream(target) else None,
         log=log,
         open_next=(lambda: open_part(next_part(target))) if not network and _has_parts(target) else None,
     )

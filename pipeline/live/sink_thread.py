@@ -16,9 +16,12 @@ from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.thread_policy import FILE_NICENESS, lower_priority
 from cliprl.pipeline.sinks.base import FileSink
+from cliprl.pipeline.sinks.video.coded_frame import can_start
+from cliprl.pipeline.sinks.video.live_encoding import Quality
 
-# Frames that may wait for a file, which should miss none, and for a network stream, which should be up to date.
-FILE_QUEUE, NETWORK_QUEUE = 48, 3
+# Frames that may wait for a file, which should miss none, and for a network stream, which should be up to date: those of
+# `NETWORK_SPAN` seconds, at least `NETWORK_QUEUE`.
+FILE_QUEUE, NETWORK_QUEUE, NETWORK_SPAN = 48, 3, 0.12
 # Pauses in seconds before a sink is reopened.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 # Seconds for which a reopened file must take frames until the fault counts as over.
@@ -38,6 +41,7 @@ class SinkThread(threading.Thread):
     display's. After a fault `open_next`, if given, opens the file in which it continues; without it the output ends. A
     `network` sink drops the oldest frames and is reopened; it has failed only if it never took a frame. `written` counts the
     frames taken; `error` is the present fault. `name` is the output's, for notes; `log` gets the faults of a network sink.
+    `quality`: the sink opens its encoder by `LiveEncoding`, with this quality, and so can share packets (see `SharedEncoder`).
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class SinkThread(threading.Thread):
         *,
         name: str = "an output",
         network: bool = False,
+        quality: Quality | None = None,
         open_next: Callable[[], Sink] | None = None,
         log: Callable[[str], None] = ignore_message,
     ) -> None:
@@ -58,10 +63,23 @@ class SinkThread(threading.Thread):
         self.notes: list[str] = []
         self._open, self.network = open_sink, network
         self._open_next = open_sink if network else open_next
-        self._queue: BoundedQueue[_Item] = BoundedQueue(
-            NETWORK_QUEUE if network else FILE_QUEUE, keep_oldest=not network
+        self.quality, self._paused = quality, False
+        self._queue: BoundedQueue[_Item] = (
+            BoundedQueue(NETWORK_QUEUE, span=NETWORK_SPAN, starts=lambda item: can_start(item[0]))
+            if network
+            else BoundedQueue(FILE_QUEUE, keep_oldest=True)
         )
         self._lost = 0
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether a frame has a use: not between two attempts to connect."""
+        return not self._paused
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether frames have been lost, so that the next one should be a key frame."""
+        return self._queue.broken
 
     @property
     def dropped(self) -> int:
@@ -114,9 +132,11 @@ class SinkThread(threading.Thread):
             open_sink = self._open_next
             if time.monotonic() - started > _LONGEST_PAUSE:
                 backoff.reset()
+            self._paused = self.network
             self._queue.pause(backoff.next())
             if self.network:
                 self._queue.clear()
+            self._paused = False
 
     def _write_all(self, open_sink: Callable[[], Sink]) -> None:
         """Write until the queue is closed and empty. A file that fails again within the first seconds is removed."""

@@ -18,6 +18,7 @@ from cliprl.pipeline.live.display_loop import DisplayLoop, DisplayPolicy
 from cliprl.pipeline.live.follow_control import FollowControl
 from cliprl.pipeline.live.playback import Playback
 from cliprl.pipeline.live.recording.recorder import Recording
+from cliprl.pipeline.live.recording.shared_encoder import SharedEncoder, shared_encoder
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.overlay.overlay import Overlay
@@ -58,6 +59,7 @@ class LiveStream:
         self.playback = playback
         self.capture, self.overlay, self.supervisor = capture, overlay, supervisor
         self.outputs, self.recordings = tuple(outputs), tuple(recordings)
+        self._encoder = shared_encoder(self.outputs, self.recordings, lambda: self.info)
         style = overlay.style
         self.controls = controls or Controls(overlay.classes, Settings.of(style, overlay.classes))
         self._display = DisplayLoop(
@@ -66,6 +68,7 @@ class LiveStream:
             supervisor,
             self.outputs,
             self.recordings,
+            self._encoder,
             self.controls,
             policy or DisplayPolicy(),
             name,
@@ -179,9 +182,11 @@ class LiveStream:
         return self._interrupted.is_set() and not (self._completed or played)
 
     @property
-    def _threads(self) -> list[LiveCapture | Supervisor | SinkThread | Recording]:
+    def _threads(self) -> list[LiveCapture | Supervisor | SharedEncoder | SinkThread | Recording]:
+        """In the order in which frames pass them."""
         supervisors = [self.supervisor] if self.supervisor else []
-        return [self.capture, *supervisors, *self.outputs, *self.recordings]
+        encoders = [self._encoder] if self._encoder else []
+        return [self.capture, *supervisors, *encoders, *self.outputs, *self.recordings]
 
     def _tick(self) -> float:
         """Return the seconds to wait for a frame before the display is updated without one."""

@@ -40,6 +40,7 @@ class SinkKind:
     """A kind of output. `shown` is its name in the help and in error messages.
 
     is_video: a video file, which a device may encode itself. is_stream: a live run opens it again after a failure.
+    is_h264: a stream that is encoded by the `live` of its settings.
     writes_frames: a folder with the frames as they were before the overlay. refers_to_frames: a label file that names frames,
     which may be exported beside it. replaces: lists the existing files that writing to a path would replace.
     """
@@ -51,6 +52,7 @@ class SinkKind:
     suffixes: tuple[str, ...] = ()
     is_video: bool = False
     is_stream: bool = False
+    is_h264: bool = False
     replaces: Callable[[Path], list[Path]] = replaced_file
     writes_frames: bool = False
     refers_to_frames: bool = False
@@ -67,6 +69,7 @@ def register_sink(
     shown: str = "",
     is_video: bool = False,
     is_stream: bool = False,
+    is_h264: bool = False,
     replaces: Callable[[Path], list[Path]] = replaced_file,
     writes_frames: bool = False,
     refers_to_frames: bool = False,
@@ -78,7 +81,7 @@ def register_sink(
 
     def register(factory: SinkFactory) -> SinkFactory:
         name = shown or " ".join((*suffixes, *prefixes))
-        flags = (is_video, is_stream, replaces, writes_frames, refers_to_frames)
+        flags = (is_video, is_stream, is_h264, replaces, writes_frames, refers_to_frames)
         SINKS.add(SinkKind(factory, help, name, prefixes, suffixes, *flags))
         return factory
 
@@ -106,6 +109,12 @@ def is_stream(target: str) -> bool:
     """Whether an output is a network stream, by its name."""
     kind = find_sink(target)
     return kind is not None and kind.is_stream
+
+
+def is_h264_stream(target: str) -> bool:
+    """Whether an output is a network stream in H.264, by its name."""
+    kind = find_sink(target)
+    return kind is not None and kind.is_h264
 
 
 def writes_files(target: str) -> bool:

@@ -20,7 +20,7 @@ import typer
 
 from cliprl.bench.commands.live_path.overload import camera_of
 from cliprl.bench.fixtures import timecode
-from cliprl.bench.fixtures.loopback_viewer import LoopbackViewer
+from cliprl.bench.fixtures.loopback_viewer import QUALITY, LoopbackViewer
 from cliprl.bench.fixtures.looped_source import PacedSource
 from cliprl.bench.fixtures.timecoded_camera import check_width
 from cliprl.bench.harness.registry import TIMING_OPTIONS, measurement
@@ -168,7 +168,7 @@ def one_rate(rate: int, job: BenchJob, record: bool = False) -> LiveRun:
             capture,
             overlay,
             Supervisor(partial(Segmenter, job.bundle, steps=job.steps), len(classes)),
-            [SinkThread(lambda: display, network=True)],
+            [SinkThread(lambda: display, network=True, quality=QUALITY)],
             recordings=recorded,
             controls=Controls(classes, Settings.of(overlay.style, classes, recording=record)),
             policy=DisplayPolicy(guard=False),  # the guard would pixelate the numbers

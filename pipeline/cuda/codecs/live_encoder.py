@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,7 +21,7 @@ from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.cuda.codecs import nvenc
 from cliprl.pipeline.cuda.codecs.codec_process import CodecProcess, WorkFactory, libav_errors
 from cliprl.pipeline.sinks.video.encoder import COPIED_SETTINGS, VideoEncoder
-from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, HardwareNotReadyError
+from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, HardwareNotReadyError, add_encoded_stream
 
 CODEC = "h264_nvenc"
 # Size of the frame with which the process tries the encoder before it is ready.
@@ -127,9 +126,7 @@ class RemoteEncoder(VideoEncoder):
 
     def add_to(self, container: Any) -> None:
         """Add the stream to a container."""
-        with av.open(io.BytesIO(self._first[0].data), format="h264") as parsed:
-            self._stream = container.add_stream_from_template(parsed.streams.video[0], opaque=True)
-        self._stream.time_base = self._time_base
+        self._stream = add_encoded_stream(container, self._first[0].data, self._time_base)
         if self._rotation:
             self._stream.set_display_rotation(self._rotation)
 

@@ -14,7 +14,8 @@ from cliprl.pipeline.core.queues import Backoff, BoundedQueue
 from cliprl.pipeline.core.thread_policy import FILE_NICENESS, lower_priority
 from cliprl.pipeline.live.broadcast import DisplayedFrame, RecordingStatus, RecordState
 from cliprl.pipeline.live.recording.segments import SegmentWriter, recording_folder
-from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding, cpu_encoding
+from cliprl.pipeline.sinks.video.coded_frame import can_start
+from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding, Quality, cpu_encoding
 
 # Frames that may wait for the disk: more than two seconds at 25 frames a second.
 QUEUED_FRAMES = 64
@@ -56,19 +57,33 @@ class Recording(threading.Thread):
         self._last_error = ""
         self._options, self._info = options, info
         self._encoding = options.encoding(f"the {kind} recording")
+        shares = kind == "overlay" and self._encoding.on_cpu  # it can use the packets of a `SharedEncoder`
+        self.quality = Quality(options.crf, options.preset) if shares else None
         self._folder = recording_folder(options.folder)
-        self._queue: BoundedQueue[Frame | None] = BoundedQueue(QUEUED_FRAMES, keep_oldest=True)  # None: finish the file
+        self._queue: BoundedQueue[Frame | None] = BoundedQueue(  # None: finish the file
+            QUEUED_FRAMES, keep_oldest=True, starts=lambda frame: frame is not None and can_start(frame)
+        )
         self._wake = threading.Condition()
         self._writer: SegmentWriter | None = None
         self._refused: Frame | None = None
         self._running, self._backoff = False, Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        self._given_up = 0
+        self._given_up = self._lost_before = 0
         self._on = False
 
     @property
     def failure(self) -> CliprlError | None:
         """The present fault: the run has failed if it ends with it."""
         return self.error
+
+    @property
+    def takes_frames(self) -> bool:
+        """Whether displayed frames are to be recorded now."""
+        return self._on and self._info() is not None
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether frames are missing, so that the next one should be a key frame."""
+        return self._queue.broken
 
     @property
     def state(self) -> RecordState:
@@ -87,7 +102,7 @@ class Recording(threading.Thread):
     @property
     def missed(self) -> int:
         """Frames that are in no file so far, without those that wait."""
-        return self._queue.dropped + self._given_up + (self._writer.lost if self._writer else 0)
+        return self._queue.dropped + self._given_up + self._lost_before + (self._writer.lost if self._writer else 0)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -119,7 +134,15 @@ class Recording(threading.Thread):
     def put(self, shown: DisplayedFrame) -> None:
         """Add a frame. Never waits."""
         if self._on and (self.kind == "overlay" or shown.from_camera):
-            self._queue.put(shown.shared_raw if self.kind == "raw" else shown.shared_overlaid)
+            self.add(shown.shared_raw if self.kind == "raw" else shown.shared_overlaid)
+
+    def add(self, frame: Frame) -> None:
+        """Add a frame of the recording's kind. Never waits."""
+        self._queue.put(frame)
+
+    def miss(self, frames: int) -> None:
+        """Count frames that were lost before."""
+        self._lost_before += frames
 
     def close(self) -> None:
         """Write the waiting frames, finish the file and end the thread."""
@@ -170,9 +193,13 @@ class Recording(threading.Thread):
                 preset=o.preset,
                 encoding=self._encoding,
             )
-        if self._writer is not None:
+        if self._writer is None:
+            return False
+        if self._writer.is_open or can_start(item):
             self._writer.write(item)
-        return self._writer is not None and self._writer.safe
+        else:  # after a fault: its packet needs those that were lost
+            self._given_up += 1
+        return self._writer.safe
 
     def _fail(self, error: CliprlError, item: Frame | None) -> None:
         again = item is not None and item is self._refused

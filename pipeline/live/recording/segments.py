@@ -16,6 +16,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.recording.synced_file import SyncedFile
+from cliprl.pipeline.sinks.video.coded_frame import CodedFrame, can_start
 from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, LiveEncoding
 
 # Seconds in a fragment, which is written and synced to the disk as a whole.
@@ -74,7 +75,8 @@ class _Segment:
 class SegmentWriter:
     """Writes frames as H.264 to `FOLDER/TIME_KIND.mp4`, a new file every `minutes`. Each plays as far as it was written.
 
-    A change of the frames' size, rotation, sample aspect or color starts a new file, and so does a fault; when the encoder of
+    Where frames share packets with other outputs, a file starts at the next key frame. A change of the frames' size, rotation,
+    sample aspect, color or encoder starts a new file, and so does a fault; when the encoder of
     a GPU fails, the file before is finished, and nothing that it encoded is lost. `frames` counts
     the frames written, `lost` those that a fault destroyed. `safe`: frames of the current file are on the disk.
     """
@@ -108,6 +110,11 @@ class SegmentWriter:
     def safe(self) -> bool:
         """Whether frames of the current file are on the disk."""
         return self._segment is not None and self._segment.safe > 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a current file."""
+        return self._segment is not None
 
     def write(self, frame: Frame) -> None:
         """Add a frame; its time is in `TIME_BASE`.
@@ -165,7 +172,8 @@ class SegmentWriter:
         return CliprlError(f"can't record in '{self._folder}' ({reason}): free some space or choose another place")
 
     def _is_over(self, segment: _Segment, frame: Frame) -> bool:
-        return frame.seconds - segment.start >= self._seconds or _frame_format(frame) != segment.format
+        is_late = frame.seconds - segment.start >= self._seconds and can_start(frame)
+        return is_late or _frame_format(frame) != segment.format
 
     def _start(self, first: Frame) -> _Segment:
         self._make_folder()
@@ -196,7 +204,8 @@ class SegmentWriter:
 
 def _frame_format(frame: Frame) -> tuple[Any, ...]:
     """Return the properties that can't change within a file."""
-    return (frame.height, frame.width, frame.rotation, frame.sample_aspect, frame.color)
+    encoder = frame.settings if isinstance(frame, CodedFrame) else None
+    return (frame.height, frame.width, frame.rotation, frame.sample_aspect, frame.color, encoder)
 
 
 def recording_folder(path: Path) -> Path:

@@ -176,7 +176,10 @@ def _replaced(playlist: Path) -> list[Path]:
 
 
 @register_sink(
-    prefixes=tuple(f"{scheme}://" for scheme in _FORMATS), help="a live stream to a server or viewer", is_stream=True
+    prefixes=tuple(f"{scheme}://" for scheme in _FORMATS),
+    help="a live stream to a server or viewer",
+    is_stream=True,
+    is_h264=True,
 )
 def open_network(target: str, spec: OutputSpec, settings: EncoderSettings) -> NetworkSink:
     """Open a live stream to an address."""
@@ -184,7 +187,12 @@ def open_network(target: str, spec: OutputSpec, settings: EncoderSettings) -> Ne
 
 
 @register_sink(
-    suffixes=(PLAYLIST,), shown=f"live{PLAYLIST}", help="a live HLS playlist", is_stream=True, replaces=_replaced
+    suffixes=(PLAYLIST,),
+    shown=f"live{PLAYLIST}",
+    help="a live HLS playlist",
+    is_stream=True,
+    is_h264=True,
+    replaces=_replaced,
 )
 def open_playlist(target: str, spec: OutputSpec, settings: EncoderSettings) -> NetworkSink:
     """Open a live HLS playlist."""
