@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.optical_flow import grid_indices
-from cliprl.pipeline.tracking.shafts import Mask
+from cliprl.pipeline.tracking.shafts import Mask, border
 from cliprl.pipeline.tracking.track import Track
 
 # Cells of the smallest part that is split off.
@@ -43,6 +44,12 @@ class CellMaps:
     def codes(self) -> NDArray[np.uint8] | None:
         """The color code of each cell, uint8: its color, and whether its class is that of a tip. None if the image is unknown."""
         return None if self.looks is None else np.asarray(self.looks.colors * 2 + self.tips, np.uint8)
+
+
+@lru_cache(maxsize=8)
+def field_edge(view: Viewport, rows: int, columns: int) -> NDArray[np.intp]:
+    """Return the flat indices of the outermost cells of the field of view, in order around it."""
+    return border(inside_cells(view, rows, columns))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

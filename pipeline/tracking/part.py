@@ -31,6 +31,7 @@ class Part:
 
     maps: what is known of the cells of the frame. whole: it is a region by itself, not one of several in a
     region. host: the track that it belongs to if it does not enter through the edge and is no known instrument.
+    rest_of: the track that has lost most of its cells in this frame, of which it is the rest unless it is the shaft of another.
     """
 
     mask: Mask
@@ -41,6 +42,7 @@ class Part:
     maps: CellMaps
     whole: bool = True
     host: int = 0
+    rest_of: int = 0
 
     @cached_property
     def runs(self) -> list[NDArray[np.intp]]:
@@ -90,6 +92,12 @@ class Part:
             if found:
                 return key
         return 0
+
+    def entry_of(self, parts: list[Part]) -> int:
+        """Return the track in view that is cut off from the edge and on whose long axis this part lies; 0 if there is none."""
+        entered = {part.key for part in parts if part.runs}
+        cut_off = [part for part in parts if part.key and part.key not in entered and part.group == self.group]
+        return next((part.key for part in cut_off if self._is_on_axis(part)), 0)
 
     def _is_nearer_to_another(self, known: Shaft, tracks: Iterable[Track]) -> bool:
         """Whether the shaft of another instrument, which it may be of as well, lies nearer."""
@@ -163,3 +171,11 @@ def make_part(mask: Mask, group: int, key: int, maps: CellMaps) -> Part:
     cells = int(moments["m00"])
     center = np.array([moments["m10"], moments["m01"]], np.float32) / np.float32(max(cells, 1))
     return Part(mask, group, key, cells, center, maps, False)
+
+
+def joint_center(parts: list[Part]) -> NDArray[np.float32]:
+    """Return the center (x, y) of parts together."""
+    if len(parts) == 1:
+        return parts[0].center
+    total = sum(part.cells for part in parts)
+    return np.asarray(sum(part.center * np.float32(part.cells / total) for part in parts), np.float32)

@@ -20,6 +20,8 @@ _SPECK = 8
 _OF_REGION, _OF_TRACK = 0.12, 0.4
 # Share of the place of a hidden instrument, or of what is not expected in a region, that must coincide for the region to hold it.
 _OF_PLACE = 0.5
+# Cells of the smallest part of a region that is taken for a hidden instrument there, fewer than a new one needs.
+_RETURNED = 10
 # How much less those cells may look like the hidden instrument than like one in view: there, place counts more than look.
 _UNSURE = 0.15
 # Share of the cells of an instrument below which it has vanished from one frame to the next.
@@ -105,7 +107,9 @@ def find_parts(
     parts: list[Part] = []
     for whole, counts in zip(regions.wholes, shared[1:], strict=True):
         keys = _expected_in(whole, counts, totals, tracks)
-        if vanished.intersection(keys) and not (len(keys) == 1 and whole.runs):
+        if vanished.intersection(keys):
+            if len(keys) == 1 and whole.runs:
+                whole.rest_of = keys[0]
             keys = [key for key in keys if key not in vanished or not tracks[key].has_entered]
         parts += _divide(whole, expected, maps, counts, keys, tracks)
     return parts
@@ -166,7 +170,7 @@ def _returned(
     if not hidden or maps.looks is None:
         return {}
     free = ((expected == 0) & (whole.mask > 0)).view(np.uint8)
-    if np.count_nonzero(free) < SPLIT_CELLS:
+    if np.count_nonzero(free) < _RETURNED:
         return {}
     found: dict[int, NDArray[np.intp]] = {}
     for track in hidden:
@@ -174,7 +178,7 @@ def _returned(
         mask = np.asarray(cv2.bitwise_and(free, track.around_place()), np.uint8)
         cells = int(np.count_nonzero(mask))
         least = min(int(np.count_nonzero(track.place)), int(np.count_nonzero(free)))
-        if cells >= max(SPLIT_CELLS, _OF_PLACE * least):
+        if cells >= max(_RETURNED, _OF_PLACE * least):
             look = maps.looks.embed(mask)
             if track.likeness(look) > max(tracks[key].likeness(look) for key in keys) - _UNSURE:
                 found[track.key] = np.flatnonzero(mask)

@@ -21,6 +21,9 @@ _LOOK = 4
 # Cells around the place of a hidden instrument in which it is expected, and the frames of hiding that add one more. Like _UNSURE
 # of the regions and _SAME_ENTRY of the tracker, chosen on clips for choosing: the scores are those of other seeds (README.md).
 _AROUND, _PER_CELL = 3, 6
+# Share of its cells below which an instrument that loses them at once has but a rest in view, and the frames for which that rest
+# may linger until it is hidden: then it is expected where it was before.
+_REST, _LINGER = 0.4, 12
 # Share of a region that must lie there, so that it may be a piece of the instrument.
 _WITHIN = 0.9
 # Share of the newest frame in the color histogram, and the least frequency of a color.
@@ -36,7 +39,8 @@ class Track:
     first seen. hits: frames in which it was seen. missing: frames since then. has_entered: whether it was ever seen to reach the
     edge of the field of view. shaft: the last one that was seen alone. doubled: successive looks in which it seems to be two
     instruments. colors: how often its cells have each color code. place: its last cells, uint8 (h, w), while it has been hidden
-    for a short time.
+    for a short time. before: its cells (h, w) before it lost most of them at once, with their number and its age then, while a
+    rest of it is in view.
     """
 
     key: int
@@ -53,6 +57,7 @@ class Track:
     doubled: int = 0
     colors: NDArray[np.float32] | None = None
     place: NDArray[np.uint8] | None = None
+    before: tuple[NDArray[np.uint8], int, int] | None = None
     memory: EmbeddingMemory = field(default_factory=EmbeddingMemory)
 
     @property
@@ -75,6 +80,22 @@ class Track:
     def is_due_for_id_inside(self) -> bool:
         """Whether it gets an id in this frame although it never reached the edge."""
         return not self.id and not self.has_entered and self.hits == CONFIRMED_INSIDE - 1
+
+    def resize(self, cells: int, last: NDArray[np.uint16] | None) -> None:
+        """Take how many cells it has in a frame. last: the map of keys of the frame before."""
+        if self.before is not None and (cells >= _REST * self.before[1] or self.age - self.before[2] > _LINGER):
+            self.before = None
+        if self.before is None and cells < _REST * self.cells and last is not None:
+            place = (last == self.key).view(np.uint8) if self.place is None else self.place
+            self.before = place, self.cells, self.age
+        self.cells = cells
+
+    def hide(self, last: NDArray[np.uint16]) -> None:
+        """Remember where it was: in the map of keys of the last frame, or of the one before it lost most of its cells."""
+        if self.before is None:
+            self.place = (last == self.key).view(np.uint8)
+        else:
+            (self.place, self.cells, _), self.before = self.before, None
 
     def around_place(self) -> NDArray[np.uint8]:
         """Return where it is expected while it is hidden for a short time: uint8 (h, w), 1 around its last cells."""

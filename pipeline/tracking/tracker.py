@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import count
 from operator import attrgetter
 from typing import Any
@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
-from cliprl.pipeline.core.viewport import Viewport, inside_cells
+from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
-from cliprl.pipeline.tracking.contact import CellMaps
+from cliprl.pipeline.tracking.contact import CellMaps, field_edge
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
-from cliprl.pipeline.tracking.part import Part
+from cliprl.pipeline.tracking.part import Part, joint_center
 from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
-from cliprl.pipeline.tracking.shafts import border, is_cut_off, same_entry
+from cliprl.pipeline.tracking.shafts import is_cut_off, same_entry
 from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
 from cliprl.pipeline.view.grid_warp import grid_map
 
@@ -36,9 +36,9 @@ _IDS = 65_535
 _PRESENT = 0.6
 # Likeness from which a region is taken for a hidden instrument, and the part that its place has in the decision.
 _LIKE, _PLACE_WEIGHT = 0.62, 0.35
-# What it costs that a part does not reach the edge of the field of view, though the instrument did, and that it is smaller than a
-# share of it; not where it was hidden, because smoke may hide the rest of one that returns.
-_INSIDE, _SMALL, _PIECE = 0.4, 0.3, 0.25
+# What it costs that a part does not reach the edge of the field of view, though the instrument did, that one in view is near it
+# then, and that it is smaller than a share of it; not where it was hidden, because smoke may hide the rest of one that returns.
+_INSIDE, _BESIDE, _SMALL, _PIECE = 0.4, 0.4, 0.3, 0.25
 # What is taken off that cost if a part enters where the instrument did.
 _SAME_ENTRY = 0.8
 # Likeness from which a new region near an instrument is a piece of it.
@@ -83,7 +83,7 @@ class InstrumentTracker:
         looks = None if seen.image is None else Appearance(seen.image, seen.features, shape)
         groups = self.groups.most_probable(likeliest.labels, likeliest.probabilities)
         tips = np.asarray(cv2.LUT(likeliest.labels, self.groups.tips), np.uint8)
-        maps = CellMaps(groups, tips, _edge(segmentation.view, *shape), looks)
+        maps = CellMaps(groups, tips, field_edge(segmentation.view, *shape), looks)
         regions = find_regions(maps)
         parts = self._parts(regions, maps, seen)
         self._recognize(parts, looks)
@@ -156,37 +156,48 @@ class InstrumentTracker:
             return
         for part in parts:
             part.key = part.key or part.continued(parts, self._tracks)
+            part.key = part.key or (part.rest_of and (part.entry_of(parts) or part.rest_of))
         taken, new = {part.key for part in parts}, [part for part in parts if not part.key]
         hidden = [track for track in self._tracks.values() if track.key not in taken and track.id]
-        costs = np.array([[self._cost(part, track, looks) for track in hidden] for part in new], np.float64)
+        costs = np.array([[self._cost(part, track, parts, looks) for track in hidden] for part in new], np.float64)
         if hidden and new:
             for part, chosen in zip(new, assign(costs, 1.0), strict=True):
                 part.key = hidden[chosen].key if chosen >= 0 else 0
+        for part in new:
+            part.key = part.key or self._rest_of_returned(part, parts, looks)
         for part in sorted(new, key=lambda part: (not part.shafts, -part.cells)):
             host = part.host if not part.runs else 0
             part.key = part.key or part.continued(parts, self._tracks, before_hidden=True) or host
             part.key = part.key or part.piece_of(parts, self._tracks) or self._similar(part, parts, looks)
             part.key = part.key or self._start(part, looks)
 
+    def _rest_of_returned(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
+        """Return the instrument that has returned in this frame and was hidden where this part lies; 0 if there is none."""
+        back = [self._tracks[key] for key in {other.key for other in parts if other.group == part.group} if key]
+        back = [track for track in back if track.missing and track.is_expected_at(part.mask, part.cells)]
+        return self._most_like(part, [track.key for track in back], _LIKE, looks)
+
     def _hidden_like(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
         """Return the hidden instrument that a part is taken for; 0 if there is none."""
         taken = {other.key for other in parts}
         hidden = [track for track in self._tracks.values() if track.id and track.key not in taken]
-        cost, key = min(((self._cost(part, track, looks), track.key) for track in hidden), default=(9.0, 0))
+        cost, key = min(((self._cost(part, track, parts, looks), track.key) for track in hidden), default=(9.0, 0))
         return key if cost <= 1 else 0
 
     def _similar(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
         """Return the instrument in view, near a part, that looks like it; 0 if there is none."""
         others = [other for other in parts if part.is_tip and other.is_tip] if self._fresh else parts
-        beside = part.beside(others)
-        if looks is None or not beside:
-            return 0
-        embedding = looks.embed(part.mask)
-        found = [(self._tracks[key].likeness(embedding), key) for key in beside]
-        likeness, key = max(found, default=(0.0, 0))
-        return key if likeness >= _SIMILAR else 0
+        return self._most_like(part, part.beside(others), _SIMILAR, looks)
 
-    def _cost(self, part: Part, track: Track, looks: Appearance | None) -> float:
+    def _most_like(self, part: Part, keys: list[int], least: float, looks: Appearance | None) -> int:
+        """Return the track that a part looks most like, from `least` on; 0 if there is none."""
+        if looks is None or not keys:
+            return 0
+        look = looks.embed(part.mask)
+        likeness, key = max((self._tracks[key].likeness(look), key) for key in keys)
+        return key if likeness >= least else 0
+
+    def _cost(self, part: Part, track: Track, parts: list[Part], looks: Appearance | None) -> float:
         """Return the cost of taking a part for a hidden instrument: above 1 it is another."""
         if part.group != track.group:
             return 9.0
@@ -197,7 +208,9 @@ class InstrumentTracker:
             return 0.5 + 4 * far if expected else 9.0
         unlike = (1 - track.likeness(looks.embed(part.mask))) / (1 - _LIKE)
         if not track.is_expected_at(part.mask, part.cells):
-            unlike += _INSIDE * (track.has_entered and not part.runs) + _SMALL * (part.cells < _PIECE * track.cells)
+            unlike += _SMALL * (part.cells < _PIECE * track.cells)
+            if track.has_entered and not part.runs:
+                unlike += _INSIDE + _BESIDE * bool(part.beside([other for other in parts if other is not part]))
         if track.shaft is not None and any(same_entry(shaft, track.shaft) for shaft in part.shafts):
             unlike -= _SAME_ENTRY
         return unlike + _PLACE_WEIGHT * expected * 4 * far
@@ -230,13 +243,13 @@ class InstrumentTracker:
             track.age += 1
             if key not in held:
                 if not track.missing and track.id and self._map is not None:
-                    track.place = (self._map == key).view(np.uint8)
+                    track.hide(self._map)
                 track.missing += 1
                 track.place = None if track.missing > _EXPECTED else track.place
                 continue
+            track.hits, track.missing, track.center = track.hits + 1, 0, joint_center(held[key])
+            track.resize(sum(part.cells for part in held[key]), self._map)
             track.place = None
-            track.hits, track.missing, track.center = track.hits + 1, 0, _center(held[key])
-            track.cells = sum(part.cells for part in held[key])
             track.has_entered = track.has_entered or any(part.runs for part in held[key])
             if track.due:
                 self._look(track, held[key], maps)
@@ -283,15 +296,3 @@ class InstrumentTracker:
         numbers = np.zeros_like(current)
         numbers.ravel()[cells] = ids.take(keys)
         return Instances(numbers, tuple(items))
-
-
-def _center(held: list[Part]) -> NDArray[np.float32]:
-    if len(held) == 1:
-        return held[0].center
-    total = sum(part.cells for part in held)
-    return np.asarray(sum(part.center * np.float32(part.cells / total) for part in held), np.float32)
-
-
-@lru_cache(maxsize=8)
-def _edge(view: Viewport, rows: int, columns: int) -> NDArray[np.intp]:
-    return border(inside_cells(view, rows, columns))

@@ -207,6 +207,38 @@ def test_a_piece_is_compared_again_before_it_gets_an_id(scene: Scene) -> None:
         assert ids(scene.show(left(40), ((36, 18), (46, 18), BLUE if step < 3 else RED))) == [1]
 
 
+@pytest.mark.parametrize("rest", [0, 4])
+def test_one_that_returns_in_two_pieces_is_one(scene: Scene, rest: int) -> None:
+    for _ in range(8):
+        first = scene.show(left(60))
+    for _ in range(rest):  # at first a little of it is left in view
+        assert ids(scene.show(((36, 30), (38, 30), RED))) == [1]
+    for _ in range(12):
+        assert ids(scene.show()) == []
+    for _ in range(14):  # smoke covers the middle
+        found = scene.show(left(16), ((40, 30), (60, 30), RED))
+    assert found.ids[30, 10] == found.ids[30, 50] == first.ids[30, 10] != 0
+
+
+def test_a_shaft_seen_under_a_hidden_one_keeps_its_id(scene: Scene) -> None:
+    under = ((40, 63), (40, 10), RED)
+    for step in range(16):
+        first = scene.show(under, ((56 - 2 * min(step, 10), 63), (76 - min(step, 10), 40), BLUE))
+    for _ in range(6):  # with the upper one its place is hidden, but for the edge
+        found = scene.show(((40, 63), (40, 61), RED), ((40, 50), (40, 10), RED))
+    assert found.ids[62, 40] == found.ids[30, 40] == first.ids[30, 40] != first.ids[42, 64] != 0
+
+
+def test_a_piece_beside_one_in_view_is_none_that_left(scene: Scene) -> None:
+    for step in range(16):
+        first = scene.show(left(40), top(20 - step))
+    for _ in range(3):
+        scene.show(left(40))
+    for _ in range(12):
+        found = scene.show(left(40), ((46, 24), (48, 24), BLUE))
+    assert found.ids[24, 47] != first.ids[3, 60] != 0
+
+
 def test_a_far_piece_on_the_line_is_no_part(scene: Scene) -> None:
     for _ in range(15):  # a spot at the other edge, on the line of the shaft: a false alarm, or another instrument
         found = scene.show(left(30), ((76, 30), (79, 30), RED), classes=(1, 2))
@@ -223,6 +255,17 @@ def test_an_instrument_returns_beside_one_that_it_touches(scene: Scene, color: C
     for _ in range(4):  # in another light, in which it looks no more like itself than like its neighbor
         found = scene.show(left(40), left(40, 35, returns))
     assert (int(found.ids[29, 10]), int(found.ids[37, 10])) == (upper, lower) == (1, 2)
+
+
+def test_a_little_of_a_hidden_one_beside_another_is_enough(scene: Scene) -> None:
+    for step in range(20):  # two cross
+        first = scene.show(left(60), left(40, 38, BLUE), top(15 + step, 56, RED))
+    upper, lower = int(first.ids[30, 10]), int(first.ids[38, 10])
+    for step in range(13):  # one of them moves over the hidden one
+        scene.show(left(60, 30 + step / 2), top(35 + step / 2, 56, RED))
+    for _ in range(4):
+        found = scene.show(((12, 38), (14, 38), BLUE), left(60, 36), top(41, 56, RED))
+    assert (int(found.ids[35, 10]), int(found.ids[40, 13])) == (upper, lower)
 
 
 def test_the_longer_hidden_the_farther_it_may_return(scene: Scene) -> None:
