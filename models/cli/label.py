@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from cliprl.engines import UsageError, naming_parts
+from cliprl.engines import CliprlError, UsageError, naming_parts
 from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.pipeline.sinks.json_text import json_text
 
@@ -67,6 +67,7 @@ def select_command(
     """Choose the frames where the network is in doubt, where base and refined masks differ, and that are unlike the others.
 
     Writes OUT/VIDEO.coco.json with the network's masks and OUT/VIDEO.frames/ for each video, and prints why each was chosen.
+    Videos that can't be read are named and left out.
     """
     from cliprl.models.labelling.frame_selection import choose_frames
     from cliprl.models.labelling.measure import MeasuringSegmenter, measure_video, write_task
@@ -76,7 +77,15 @@ def select_command(
     _check_places(videos, stems, out)
     opened, console = naming_parts(bundle), error_console(quiet=quiet)
     segmenter = MeasuringSegmenter(opened, precision=precision)
-    measures = [measure for video in videos for measure in measure_video(segmenter, video)]
+    measures, unreadable = [], list[CliprlError]()
+    for video in videos:
+        try:
+            measures += measure_video(segmenter, video)
+        except CliprlError as error:
+            console.print(f"left out: {error}", markup=False, highlight=False, soft_wrap=True)
+            unreadable.append(error)
+    if len(unreadable) == len(videos):
+        raise unreadable[0]
     seconds = sum(max((m.seconds for m in measures if m.video == video), default=0.0) for video in videos)
     spacing = min(1.0, seconds / (4 * count)) if gap is None else gap
     chosen = choose_frames(measures, count, spacing)

@@ -70,8 +70,11 @@ def test_the_command_writes_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[
     ):
         for frame in source:
             sink.write(frame, None)
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 99)
     assert call(str(tmp_path), "-n", "3", "-o", str(tmp_path / "task"), "--precision", "f32") == 0
     shown = " ".join(capfd.readouterr().err.split())
+    assert f"left out: {bad} is not a video" in shown
     assert "3 of 8 frames, at least 0.0" in shown
     assert any(reason in shown for reason in ("doubt 0.", "refinement changed", "unlike the others"))
     assert lines_of_path(str(tmp_path / "task")) == [f"coco:{tmp_path}/task/clip.coco.json"]
@@ -86,3 +89,5 @@ def test_the_command_writes_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert call(str(video), "-o", str(video / "task")) == 2
     assert "clip.mkv/task' can't be made" in capfd.readouterr().err
     assert not (tmp_path / "other").exists()
+    assert call(str(bad), "-o", str(tmp_path / "other")) == 1
+    assert "is not a video that can be read" in capfd.readouterr().err
