@@ -24,6 +24,11 @@ def select(container: Any, name: str, wanted: int | None = None) -> tuple[Any, s
     if not streams:
         kinds = ", ".join(sorted({_kind(s) for s in container.streams})) or "nothing"
         raise CliprlError(f"{name} has no video stream (it has {kinds}): name a file with video")
+    tiles = sum(bool(s.disposition & Disposition.dependent) for s in streams)
+    if tiles and wanted is None and "mif1" in container.metadata.get("compatible_brands", ""):
+        raise CliprlError(
+            f"{name} is an image of {tiles} tiles (HEIF), which can't be joined here: save it as JPEG or PNG"
+        )
     listed = ", ".join(map(_describe, streams))
     if wanted is not None and wanted not in [s.index for s in streams]:
         raise UsageError(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from media import bars, color_of, make_clip, moving, video_frame
 from oriented import as_players_show, shown, still
 from PIL import Image
+from tiled_heif import write_tiled_heif
 
 from cliprl.engines import CliprlError
 from cliprl.engines.cli.cli_runner import run_app
@@ -297,3 +298,9 @@ def test_other_devices_leave_stills_unrotated_with_a_note() -> None:
     frame = conformer.frame(image, context, allocate_planes, "frame 7", None)
     assert (frame.color.matrix, frame.color.full_range, frame.rotation) == ("bt601", True, 90)
     assert any("--device cpu" in note for note in conformer.notes.values())
+
+
+def test_image_in_tiles_is_refused(tmp_path: Path) -> None:
+    path = write_tiled_heif(tmp_path / "photo.heic", 2, 3)
+    with pytest.raises(CliprlError, match=r"photo\.heic is an image of 6 tiles \(HEIF\).*: save it as JPEG or PNG"):
+        open_source(path)
