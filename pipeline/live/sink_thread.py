@@ -64,6 +64,7 @@ class SinkThread(threading.Thread):
         self._open, self.network = open_sink, network
         self._open_next = open_sink if network else open_next
         self.quality, self._paused = quality, False
+        self._sink: Sink | None = None
         self._queue: BoundedQueue[_Item] = (
             BoundedQueue(NETWORK_QUEUE, span=NETWORK_SPAN, starts=lambda item: can_start(item[0]))
             if network
@@ -75,6 +76,11 @@ class SinkThread(threading.Thread):
     def takes_frames(self) -> bool:
         """Whether a frame has a use: not between two attempts to connect."""
         return not self._paused
+
+    @property
+    def takes_packets(self) -> bool:
+        """Whether the packet of a frame has a use. A sink without this attribute may use it."""
+        return bool(getattr(self._sink, "takes_packets", True))
 
     @property
     def needs_key(self) -> bool:
@@ -141,6 +147,7 @@ class SinkThread(threading.Thread):
     def _write_all(self, open_sink: Callable[[], Sink]) -> None:
         """Write until the queue is closed and empty. A file that fails again within the first seconds is removed."""
         sink, opened, written = open_sink(), time.monotonic(), self.written
+        self._sink = sink
         try:
             with sink:
                 while (item := self._queue.get()) is not None:
@@ -155,6 +162,7 @@ class SinkThread(threading.Thread):
                 self.written = written
             raise
         finally:
+            self._sink = None
             self.notes += [note for note in getattr(sink, "notes", ()) if note not in self.notes]
         self._recover(sink)
 

@@ -81,6 +81,11 @@ class Recording(threading.Thread):
         return self._on and self._info() is not None
 
     @property
+    def takes_packets(self) -> bool:
+        """Whether the packet of a frame has a use."""
+        return self.takes_frames
+
+    @property
     def needs_key(self) -> bool:
         """Whether frames are missing, so that the next one should be a key frame."""
         return self._queue.broken

@@ -76,7 +76,7 @@ class SharedEncoder(threading.Thread):
         outputs = [output for output in self.outputs if output.takes_frames]
         recordings = [recording for recording in self.recordings if recording.takes_frames]
         takers: set[SinkThread | Recording] = {*outputs, *recordings}
-        if takers and not frame.rotation:
+        if any(taker.takes_packets for taker in takers) and not frame.rotation:
             frame = self._encoded(frame, is_key=self._is_key_due(frame, takers, is_recorded=bool(recordings)))
         self._takers, self._last = takers, frame.seconds
         for output in outputs:

@@ -19,7 +19,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.network.network_process import MUXER, NetworkProcess
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink, replaced_file
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
-from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, LiveEncoding, continued
+from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, LiveEncoding, PacketCopier, continued
 from cliprl.pipeline.sources.address import check_port, check_srt
 from cliprl.pipeline.sources.errors import redact
 
@@ -90,6 +90,11 @@ class NetworkSink(BaseSink):
     def notes(self) -> list[str]:  # type: ignore[override]
         """One-line remarks for the user."""
         return [*self._notes, *self._live.notes]
+
+    @property
+    def takes_packets(self) -> bool:
+        """Whether packets that frames have already are of use."""
+        return self._encoder is None or (isinstance(self._encoder, PacketCopier) and self._encoder.is_copying)
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Send one frame, upright: the formats have no display matrix."""

@@ -217,6 +217,11 @@ class PacketCopier(VideoEncoder):
         self._continue = partial(continued, self, self._stream, first, info, **arguments)
         self._encoder: VideoEncoder | None = None
 
+    @property
+    def is_copying(self) -> bool:
+        """Whether the packets of the last frames were used."""
+        return self._encoder is None
+
     def encode(self, frame: Frame) -> list[Packet[Any]]:
         """See `VideoEncoder`."""
         if (

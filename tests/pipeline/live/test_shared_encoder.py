@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,7 +173,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Quality]:
 
 @contextmanager
 def udp_receiver(path: Path) -> Iterator[str]:
-    """What arrives at the address is in the file at the end."""
+    """What arrives at the address is in the file at the end, without the beginning: a viewer who comes late."""
     with socket.socket(type=socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
         receiver.bind(("127.0.0.1", 0))
@@ -180,8 +182,11 @@ def udp_receiver(path: Path) -> Iterator[str]:
 
         def receive() -> None:
             with path.open("wb") as file:
+                late = 50_000
                 while True:
                     try:
+                        while late > 0:
+                            late -= len(receiver.recv(65536))
                         file.write(receiver.recv(65536))
                     except TimeoutError:
                         if ended.is_set():
@@ -217,7 +222,7 @@ def live_run(
 def test_network_output_and_recording_share_one_encoder(tmp_path: Path, opened: list[Quality]) -> None:
     source, received = TestCamera(rate=RATE), tmp_path / "received.ts"
     with udp_receiver(received) as url:
-        made = live_run(source, url, tmp_path / "rec", enough=lambda: received.stat().st_size > 300_000)
+        made = live_run(source, url, tmp_path / "rec", enough=lambda: received.stat().st_size > 150_000)
     recorded = images_in(*made.paths)
     assert list(recorded) == source.given[: len(recorded)]
     assert made.missed == 0
@@ -370,6 +375,39 @@ def test_nothing_is_encoded_for_nobody(tmp_path: Path, monkeypatch: pytest.Monke
         run.encoder._encoder = None
         run.give(20, record=False)
         assert opened == []
+
+
+def test_viewer_with_its_own_encoder_costs_no_second_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, threads = live_encoding.VideoEncoder.encode, list[str]()
+
+    def note(encoder: Any, frame: Frame) -> Any:
+        threads.append(threading.current_thread().name)
+        return encode(encoder, frame)
+
+    monkeypatch.setattr(live_encoding.VideoEncoder, "encode", note)
+    output = output_to(open_sink(str(tmp_path / "live.m3u8"), OutputSpec(INFO, CLASSES)))
+    with Run(tmp_path, output) as run:
+        run.give(5, record=False)
+        assert set(threads) == {"encode"}
+        until(lambda: (run.give(1, record=False, height=HEIGHT - 40), not output.takes_packets)[1])
+        until(lambda: not len(run.encoder._queue) + len(output._queue))
+        threads.clear()
+        run.give(5, record=False, height=HEIGHT - 40)
+    assert set(threads) == {"sink"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority")
+def test_shared_encoding_has_the_priority_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, seen = live_encoding.VideoEncoder.encode, set[int]()
+
+    def note(encoder: Any, frame: Frame) -> Any:
+        seen.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return encode(encoder, frame)
+
+    monkeypatch.setattr(live_encoding.VideoEncoder, "encode", note)
+    with Run(tmp_path, output_to(Viewer())) as run:
+        run.give(5)
+    assert seen == {os.getpriority(os.PRIO_PROCESS, threading.get_native_id())}
 
 
 def test_network_queue_spans_a_stall_at_any_rate() -> None:
