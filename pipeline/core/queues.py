@@ -15,22 +15,30 @@ def _starts(item: object) -> bool:
     return True
 
 
+def _never_waits(item: object) -> float:
+    return 0.0
+
+
 class BoundedQueue(Generic[T]):
     """A thread-safe queue whose writers never wait. It is full with `size` items, the oldest of which waits for `span` seconds.
 
-    A full queue drops its oldest item, or with `keep_oldest` refuses the new one. An item that does not start (`starts`) is of
+    A full queue drops its oldest items, or with `keep_oldest` refuses the new one. An item that does not start (`starts`) is of
     use only after the one before it: those that follow a missing item are dropped too. `dropped` counts them all; after
     `clear` the next item is one that starts, too.
     """
 
     def __init__(
-        self, size: int, *, span: float = 0.0, keep_oldest: bool = False, starts: Callable[[T], bool] = _starts
+        self,
+        size: int,
+        *,
+        span: Callable[[T], float] = _never_waits,
+        keep_oldest: bool = False,
+        starts: Callable[[T], bool] = _starts,
     ) -> None:
         self.dropped = 0
         self.closed = False
         self.broken = False  # an item is missing before the next
-        self.span = span
-        self._size, self._keep_oldest, self._starts = size, keep_oldest, starts
+        self._size, self._span, self._keep_oldest, self._starts = size, span, keep_oldest, starts
         self._items: deque[T] = deque()
         self._arrivals: deque[float] = deque()
         self._changed = threading.Condition()
@@ -43,32 +51,34 @@ class BoundedQueue(Generic[T]):
         """Whether the next `put` drops an item."""
         if len(self._items) < self._size:
             return False
-        return not self.span or time.monotonic() - self._arrivals[0] >= self.span
+        span = self._span(self._items[0])
+        return not span or time.monotonic() - self._arrivals[0] >= span
 
-    def put(self, item: T, *, always: bool = False) -> None:
-        """Add an item. `always`: add it to a full queue too, and drop none."""
+    def put(self, item: T, *, always: bool = False) -> list[T]:
+        """Add an item, and return those that are dropped. `always`: add it to a full queue too, and drop none."""
         with self._changed:
-            if self.full and not always:
-                if self._keep_oldest:
-                    self.dropped, self.broken = self.dropped + 1, True
-                    return
-                self._drop_oldest()
-            if self.broken and not always and not self._starts(item):
-                self.dropped += 1
-                return
-            self.broken = self.broken and always
-            self._items.append(item)
-            self._arrivals.append(time.monotonic())
-            self._changed.notify_all()
+            lost: list[T] = []
+            while self.full and not always and not self._keep_oldest:
+                lost += self._drop_oldest()
+            is_refused = self.full or (self.broken and not self._starts(item))
+            if is_refused and not always:
+                lost.append(item)
+                self.broken = True
+            else:
+                self.broken = self.broken and always
+                self._items.append(item)
+                self._arrivals.append(time.monotonic())
+                self._changed.notify_all()
+            self.dropped += len(lost)
+            return lost
 
-    def _drop_oldest(self) -> None:
-        """Drop the oldest item, and those that are of no use without it."""
-        self._take()
-        self.dropped += 1
+    def _drop_oldest(self) -> list[T]:
+        """Remove the oldest item, and those that are of no use without it."""
+        lost = [self._take()]
         while self._items and not self._starts(self._items[0]):
-            self._take()
-            self.dropped += 1
+            lost.append(self._take())
         self.broken = not self._items
+        return lost
 
     def _take(self) -> T:
         self._arrivals.popleft()

@@ -66,7 +66,7 @@ class SinkThread(threading.Thread):
         self.quality, self._paused = quality, False
         self._sink: Sink | None = None
         self._queue: BoundedQueue[_Item] = (
-            BoundedQueue(NETWORK_QUEUE, span=NETWORK_SPAN, starts=lambda item: can_start(item[0]))
+            BoundedQueue(NETWORK_QUEUE, span=lambda _: NETWORK_SPAN, starts=lambda item: can_start(item[0]))
             if network
             else BoundedQueue(FILE_QUEUE, keep_oldest=True)
         )

@@ -24,6 +24,13 @@ _RECORDED_SPAN = 0.5
 _CLOSE_TIMEOUT = 20.0
 
 
+_Item = tuple[Frame, Segmentation | None, bool]  # the last: whether it is recorded
+
+
+def _span_of(item: _Item) -> float:
+    return _RECORDED_SPAN if item[-1] else NETWORK_SPAN
+
+
 class SharedEncoder(threading.Thread):
     """Hands frames with their packets (`CodedFrame`) to `outputs` and `recordings`, which keep their own queues and faults.
 
@@ -42,7 +49,7 @@ class SharedEncoder(threading.Thread):
         super().__init__(name="encode", daemon=True)
         self.outputs, self.recordings = tuple(outputs), tuple(recordings)
         self._quality, self._info = quality, info
-        self._queue: BoundedQueue[tuple[Frame, Segmentation | None, bool]] = BoundedQueue(NETWORK_QUEUE)
+        self._queue: BoundedQueue[_Item] = BoundedQueue(NETWORK_QUEUE, span=_span_of)
         self._stream = OpenStream()
         self._encoder: VideoEncoder | None = None
         self._settings: tuple[object, ...] = ()
@@ -51,12 +58,9 @@ class SharedEncoder(threading.Thread):
 
     def put(self, frame: Frame, segmentation: Segmentation | None, *, is_recorded: bool) -> None:
         """Add a displayed frame that is not written to any more. Never waits: if the encoder is too slow, the oldest is lost."""
-        self._queue.span = _RECORDED_SPAN if is_recorded else NETWORK_SPAN
-        before = self._queue.dropped
-        self._queue.put((frame, segmentation, is_recorded))
-        if is_recorded:
-            for recording in self.recordings:
-                recording.miss(self._queue.dropped - before)
+        lost = self._queue.put((frame, segmentation, is_recorded and bool(self.recordings)))
+        for recording in self.recordings:
+            recording.miss(sum(was_recorded for *_, was_recorded in lost))
 
     def close(self) -> None:
         """Encode the waiting frames and end the thread."""
@@ -78,7 +82,9 @@ class SharedEncoder(threading.Thread):
         takers: set[SinkThread | Recording] = {*outputs, *recordings}
         if any(taker.takes_packets for taker in takers) and not frame.rotation:
             frame = self._encoded(frame, is_key=self._is_key_due(frame, takers, is_recorded=bool(recordings)))
-        self._takers, self._last = takers, frame.seconds
+        # After a frame that was not encoded, the next packet would need one that outputs have not got.
+        self._takers = takers if isinstance(frame, CodedFrame) else set()
+        self._last = frame.seconds
         for output in outputs:
             output.put(frame, segmentation)
         for recording in recordings:

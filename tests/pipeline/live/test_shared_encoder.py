@@ -126,15 +126,25 @@ class Run:
         self._threads: list[SharedEncoder | SinkThread | Recording] = [made, *outputs, self.recording]
         self._camera, self.given = TestCamera(live=False), 0
 
-    def give(self, frames: int, *, record: bool = True, pause: float = 0.0, height: int = HEIGHT) -> None:
-        """Give frames, one every `pause` seconds, or as fast as the encoder takes them."""
+    def give(
+        self,
+        frames: int,
+        *,
+        record: bool = True,
+        pause: float = 0.0,
+        height: int = HEIGHT,
+        rotation: int = 0,
+        waits: bool = True,
+    ) -> None:
+        """Give frames, one every `pause` seconds, or as fast as the encoder takes them, for which it `waits`."""
         for _ in range(frames):
             frame = self._camera.read()
             assert frame is not None
             frame.luma, frame.chroma = frame.luma[:height], frame.chroma[: height // 2]
             frame.pts, frame.time_base, frame.duration = self.given * 90_000 // RATE, TIME_BASE, 90_000 // RATE
+            frame.rotation = rotation
             self.given += 1
-            until(lambda: len(self.encoder._queue) < 2)
+            until(lambda: not waits or len(self.encoder._queue) < 2)
             self.encoder.put(frame, None, is_recorded=record)
             time.sleep(pause)
 
@@ -256,6 +266,29 @@ def test_recording_switched_on_midway_has_exactly_its_frames(tmp_path: Path, ope
     assert same(run.recorded, viewer.images) > 0
     assert run.recording.missed == 0
     assert opened == [QUALITY]
+
+
+def test_frames_waiting_at_switch_off_are_recorded_or_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, slow = live_encoding.VideoEncoder.encode, threading.Event()
+
+    def wait(encoder: Any, frame: Frame) -> Any:
+        slow.wait()
+        return encode(encoder, frame)
+
+    monkeypatch.setattr(live_encoding.VideoEncoder, "encode", wait)
+    with Run(tmp_path, output_to(Viewer())) as run:
+        for record in (True, False):
+            run.give(8, pause=0.02, record=record, waits=False)
+        slow.set()
+    assert len(run.recorded) + run.recording.missed == 8
+
+
+def test_rotation_that_ends_costs_no_recorded_frame(tmp_path: Path) -> None:
+    with Run(tmp_path, output_to(Viewer())) as run:
+        for rotation in (0, 180, 0):
+            run.give(9, rotation=rotation)
+    assert list(run.recorded) == list(range(27))
+    assert run.recording.faults == run.recording.missed == 0
 
 
 def test_shared_packets_fill_segments_without_a_gap(tmp_path: Path) -> None:
