@@ -105,7 +105,9 @@ def _run(app: typer.Typer, program: str) -> int:
         if isinstance(error, OSError) and number in _REMEDIES:
             if number == errno.ENOENT and not error.filename and not _has_current_folder():
                 return _complain(program, _NO_FOLDER, 1)
-            place = f"'{str(error.filename)[:200]}'" if error.filename else "a file of this run"
+            # Of a copy that fills the disk the second name, that of the new file.
+            name = (error.filename2 if number == errno.ENOSPC else None) or error.filename
+            place = f"'{str(name)[:200]}'" if name else "a file of this run"
             status = MISUSE if number == errno.ENAMETOOLONG else 1
             return _complain(program, f"{place} can't be used ({error.strerror}): {_REMEDIES[number]}", status)
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)

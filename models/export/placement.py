@@ -81,10 +81,11 @@ class BundlePlace:
 
 
 @contextmanager
-def bundle_place(out: Path) -> Iterator[BundlePlace]:
+def bundle_place(out: Path, size: int = 0) -> Iterator[BundlePlace]:
     """Hold the place of a new bundle while it is made; what was not published is removed, also the folders made for it.
 
-    Raises UsageError if `out` can't be written, is no place for a bundle, or is held by another run.
+    Raises UsageError if `out` can't be written, is no place for a bundle, or is held by another run, and CliprlError if there is
+    no room for the `size` of the bundle in bytes.
     """
     check_place_of_bundle(out)
     missing = [folder for folder in out.parents if not folder.exists()]
@@ -95,6 +96,11 @@ def bundle_place(out: Path) -> Iterator[BundlePlace]:
         raise UsageError(f"'{out}' can't be made ({error.strerror}): give --out another place") from error
     place = BundlePlace(out, reserved.path, reserved.notes, file_identity(out / MANIFEST))
     try:
+        if (free := shutil.disk_usage(place.path).free) < size:
+            raise CliprlError(
+                f"'{out}': {free / 1e6:.0f} MB are free, and the bundle takes {size / 1e6:.0f}: free some space, or give "
+                "--out another place"
+            )
         yield place
     finally:
         if not place._kept:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,9 @@ class _ChosenOnly(BaseSink):
     def close(self) -> None:
         self._sink.close()
 
+    def __exit__(self, *error: Any) -> None:
+        self._sink.__exit__(*error)  # after an error it must not pass for whole
+
 
 def measure_video(segmenter: MeasuringSegmenter, video: str) -> list[FrameMeasure]:
     """Run the segmenter over a video. Returns the measures of its frames."""
@@ -79,5 +84,6 @@ def write_task(
     source = open_source(video)
     frames = next((Path(str(t)).name for t in targets if str(t).endswith(".frames/")), "")
     spec = OutputSpec(source.info, bundle.manifest.classes, LabelStyle(frames=frames))
-    sinks = [_ChosenOnly(open_sink(target, spec), indices) for target in targets]
-    Stream(source, segmenter, sinks=sinks).run(frames=max(indices) + 1)
+    with ExitStack() as opened:
+        sinks = [opened.enter_context(_ChosenOnly(open_sink(target, spec), indices)) for target in targets]
+        Stream(source, segmenter, sinks=sinks).run(frames=max(indices) + 1)

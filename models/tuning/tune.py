@@ -60,7 +60,8 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
     bundle = open_bundle(options.bundle)
     check_manifest(replace(bundle.manifest, name=options.out.name).to_json())
     config = replace(config, precision=resolve_precision(config.precision))
-    with bundle_place(options.out) as place:
+    size = sum(file.stat().st_size for file in bundle.path.iterdir() if file.name in bundle.manifest.hashes)
+    with bundle_place(options.out, size) as place:
         for note in place.notes:
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         _tune(bundle, options, config, display, console, place)

@@ -71,7 +71,8 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
         counts = summary_json(summary, written, live=stream.displays)
         print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
     else:
-        wrote = [printable(f"wrote {_without_password(target)}") for target in targets if target != "null:"]
+        named = [target for target in targets if target != "null:" and summary.frames]
+        wrote = [printable(f"wrote {_without_password(target)}") for target in named]
         _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))
     return 128 + received[0] if received and stream.interrupted else 0
 

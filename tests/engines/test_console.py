@@ -25,6 +25,7 @@ ERRORS = {
     "unwritable": UsageError("no class 'a\ud800\x1b\udcff'"),
     "interrupted": KeyboardInterrupt(),
     "full": OSError(errno.ENOSPC, "No space left on device", "/data/out.bin"),
+    "copied": OSError(errno.ENOSPC, "No space left on device", "/data/in.bin", None, "/data/copy.bin"),
     "sent": OSError(errno.EROFS, "Read-only file system"),
     "unforeseen": KeyError("here\nand there"),
 }
@@ -61,6 +62,11 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
             ["full"],
             1,
             "cliprl-test: '/data/out.bin' can't be used (No space left on device): free some space, or give another place\n",
+        ),
+        (
+            ["copied"],
+            1,
+            "cliprl-test: '/data/copy.bin' can't be used (No space left on device): free some space, or give another place\n",
         ),
         (
             ["sent"],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import file_size_limit
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import label
@@ -62,14 +63,24 @@ def call(*arguments: str) -> int:
         return run_app(label.app, "cliprl-label")
 
 
-def test_the_command_writes_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    video = tmp_path / "clip.mkv"
-    with (
-        open_source("demo:?seconds=0.3&size=96x64") as source,
-        open_sink(video, OutputSpec(source.info, ())) as sink,
-    ):
+def demo_clip(video: Path, demo: str) -> Path:
+    with open_source(demo) as source, open_sink(video, OutputSpec(source.info, ())) as sink:
         for frame in source:
             sink.write(frame, None)
+    return video
+
+
+def test_labels_without_their_frames_are_no_task(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    video = demo_clip(tmp_path / "clip.mkv", "demo:?seconds=0.1&size=320x256")
+    with file_size_limit(40_000):  # the labels fit, a frame does not
+        assert call(str(video), "-n", "2", "-o", str(tmp_path / "task"), "--precision", "f32") == 1
+    assert "clip.frames" in capfd.readouterr().err
+    assert not (tmp_path / "task" / "clip.coco.json").exists()
+    assert (tmp_path / "task" / ".clip.coco.partial.json").exists()
+
+
+def test_the_command_writes_a_task(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    video = demo_clip(tmp_path / "clip.mkv", "demo:?seconds=0.3&size=96x64")
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video" * 99)
     assert call(str(tmp_path), "-n", "3", "-o", str(tmp_path / "task"), "--precision", "f32") == 0

@@ -232,6 +232,12 @@ def test_a_place_that_is_no_free_bundle_is_refused(
     assert digests(tmp_path) == before
 
 
+def test_a_disk_without_room_is_told_before_training(tmp_path: Path) -> None:
+    with pytest.raises(CliprlError, match=r"MB are free, and the bundle takes .*: free some space"):
+        bundle_place(tmp_path / "new" / "better", 1 << 60).__enter__()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_bundle_that_appears_meanwhile_is_kept(bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "better"
     with bundle_place(out) as place:

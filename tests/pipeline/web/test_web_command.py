@@ -247,13 +247,16 @@ def test_file_that_is_also_written_plays_once_in_full(tmp_path: Path) -> None:
 
 def test_a_file_that_waits_ends_by_ctrl_c(tmp_path: Path) -> None:
     short_clip(tmp_path / "clip.mp4", 5)
-    with running(tmp_path, "clip.mp4", "--web", ":0", "-q") as (process, url):
+    with running(tmp_path, "clip.mp4", "--web", ":0", "-o", "seen.mp4") as (process, url):
         until(url + "healthz", "connecting")
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in error
+    assert "interrupted: 0 frames" in error
+    assert "wrote" not in error
+    assert not (tmp_path / "seen.mp4").exists()
 
 
 def test_beyond_loopback_every_address_that_others_can_reach_is_told(tmp_path: Path) -> None:
