@@ -9,6 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+# Before NumPy and torch are loaded: tests of tiny networks run in several processes at once, and with a thread for each core
+# in each of them, threads wait for each other in loops, four times the CPU time. Commands that the tests start inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import typer
 from hypothesis import HealthCheck, settings
@@ -64,9 +68,6 @@ SLOW = (
     ),
     *("test_torch_", "test_trace_errors", "test_bundle_untrusted"),
 )
-# Tests of tiny networks run in several processes at once: with a thread for each core in each of them, the threads of torch
-# wait for each other in loops, four times the CPU time of one thread. Commands that the tests start inherit this.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Property tests have no deadline: how long an example takes is the machine's affair.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
