@@ -201,8 +201,17 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert_nothing_lost(before, state(tmp_path), replaced=False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-@pytest.mark.parametrize("frames", [0, 20])
+@pytest.mark.parametrize(
+    ("number", "frames"),
+    [
+        (signal.SIGINT, 0),
+        (signal.SIGINT, 20),
+        (signal.SIGTERM, 20),
+        (signal.SIGHUP, 0),
+        (signal.SIGKILL, 0),
+        (signal.SIGKILL, 20),
+    ],
+)
 def test_a_run_that_is_ended(tmp_path: Path, number: signal.Signals, frames: int) -> None:
     """At its start, where outputs are open and no frame is written yet, and in its midst."""
     before = state(tree(tmp_path, 400))
