@@ -24,9 +24,10 @@ from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_e
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.playlist import (
     check_playlist,
+    lacks_end,
     missing_variants,
     rounding_error,
-    with_playlist_keys,
+    with_playlist_options,
     with_variants,
 )
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
@@ -76,7 +77,7 @@ class VideoSource(FrameSource):
             self._container: Any = av.open(
                 url or name,
                 format=format,
-                options=with_playlist_keys(name, options or {}),
+                options=with_playlist_options(name, options or {}),
                 timeout=timeout,
                 metadata_errors="surrogateescape",
                 hwaccel=hwaccel,
@@ -132,6 +133,8 @@ class VideoSource(FrameSource):
             self.note(chosen)
         for variant in missing_variants(self._name, self._container) if is_playlist else []:
             self.note(f"the variant {variant} of the playlist can't be read and is left out")
+        if is_playlist and self._local and lacks_end(self._name):
+            self.note("the playlist has no end mark: what is added to it after this run is not in the outputs")
         persistent = self._decoder.context.name != "mjpeg"  # its frames are independent images
         self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
         self._aspects = _aspect(self._decoder.context), self.info.sample_aspect

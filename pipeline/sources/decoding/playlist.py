@@ -19,6 +19,8 @@ _BANDWIDTH = re.compile(r"(?:^|,)\s*BANDWIDTH=(\d+)")
 _RESOLUTION = re.compile(r"(?:^|,)\s*RESOLUTION=(\d+x\d+)")
 _SEGMENT = re.compile(r"#EXTINF:\s*([\d.]+)")
 _LONGEST_NAME = 80
+# How often a playlist without an end mark is read again, a segment's time apart, where it has nothing new.
+_RELOADS = "3"
 # Extensions of the parts of an HLS playlist: libav's own list, and those of keys, which it refuses.
 _PLAYLIST_PARTS = (
     "3gp,aac,avi,ac3,eac3,flac,mkv,m3u8,m4a,m4s,m4v,mpg,mov,mp2,mp3,mp4,mpeg,mpegts,ogg,ogv,oga,ts,vob,vtt,wav,webvtt,"
@@ -110,9 +112,21 @@ def with_variants(error: SourceError, name: str) -> SourceError:
     return source_error(type(error), error.problem, f"{error}, or name one of the variants that it lists: {named}")
 
 
-def with_playlist_keys(name: str, options: Mapping[str, str]) -> dict[str, str]:
-    """libav's options, under which an HLS playlist may have its keys in files named as such."""
-    return {"allowed_extensions": _PLAYLIST_PARTS} | dict(options) if ".m3u8" in name else dict(options)
+def with_playlist_options(name: str, options: Mapping[str, str]) -> dict[str, str]:
+    """libav's options, under which an HLS playlist may have its keys in files named as such.
+
+    One on disk is read from its beginning, also without an end mark, and ends where no segment is added any more.
+    """
+    if ".m3u8" not in name:
+        return dict(options)
+    stored = {} if "://" in name else {"live_start_index": "0", "max_reload": _RELOADS}
+    return {"allowed_extensions": _PLAYLIST_PARTS} | stored | dict(options)
+
+
+def lacks_end(name: str) -> bool:
+    """Whether a playlist of segments has no end mark: its writer was interrupted, or adds segments still."""
+    text = read_playlist(name)
+    return len(text) < _LARGEST and bool(_SEGMENT.search(text)) and "#EXT-X-ENDLIST" not in text
 
 
 def _variant(attributes: str, address: str) -> Variant:

@@ -202,18 +202,22 @@ def test_a_master_playlist_that_is_refused_lists_its_variants(variants: Path) ->
         open_source(variants)
 
 
-@pytest.mark.parametrize(("lengths", "noted"), [(["2"] * 3, False), (["2.0"] * 3, True), (["2", "2", "9"], True)])
-def test_segment_lengths_in_whole_seconds_are_taken_as_rounded(tmp_path: Path, lengths: list[str], noted: bool) -> None:
-    """Each segment lasts 1.6 s, which a playlist of version 1 or 2 states as 2."""
-    settings = {"hls_time": "1.6", "hls_list_size": "0"}
-    with av.open(str(tmp_path / "a.m3u8"), "w", format="hls", options=settings) as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"g": "40", "sc_threshold": "0"})
+def write_playlist(path: Path, frames: int, settings: dict[str, str], group: int) -> None:
+    with av.open(str(path), "w", format="hls", options=settings) as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"g": str(group), "sc_threshold": "0"})
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for index in range(120):
+        for index in range(frames):
             frame = video_frame(moving(index, 64, 96))
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(("lengths", "noted"), [(["2"] * 3, False), (["2.0"] * 3, True), (["2", "2", "9"], True)])
+def test_segment_lengths_in_whole_seconds_are_taken_as_rounded(tmp_path: Path, lengths: list[str], noted: bool) -> None:
+    """Each segment lasts 1.6 s, which a playlist of version 1 or 2 states as 2."""
+    settings = {"hls_time": "1.6", "hls_list_size": "0"}
+    write_playlist(tmp_path / "a.m3u8", 120, settings, 40)
     parts = [f"#EXTINF:{length},\na{number}.ts" for number, length in enumerate(lengths)]
     (tmp_path / "a.m3u8").write_text("\n".join(["#EXTM3U", "#EXT-X-TARGETDURATION:9", *parts, "#EXT-X-ENDLIST"]))
     with open_source(tmp_path / "a.m3u8") as source:
@@ -385,14 +389,7 @@ def test_a_folder_or_nothing_is_no_input(name: str, words: str) -> None:
 )
 def test_missing_segments_of_a_playlist_are_noted(tmp_path: Path, gone: tuple[int, ...], words: str | None) -> None:
     settings = {"hls_time": "1", "hls_list_size": "0", "hls_playlist_type": "vod"}
-    with av.open(str(tmp_path / "a.m3u8"), "w", format="hls", options=settings) as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"g": "25", "sc_threshold": "0"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for index in range(100):
-            frame = video_frame(moving(index, 64, 96))
-            frame.pts = index
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    write_playlist(tmp_path / "a.m3u8", 100, settings, 25)
     for number in gone:
         (tmp_path / f"a{number}.ts").unlink()
     with open_source(tmp_path / "a.m3u8") as source:
@@ -453,3 +450,10 @@ def test_a_file_that_wraps_a_video_is_named(tmp_path: Path, data: bytes, words: 
     (tmp_path / "a.mp4").write_bytes(data + bytes(500))
     with pytest.raises(CliprlError, match=words):
         open_source(tmp_path / "a.mp4")
+
+
+def test_a_playlist_without_end_is_read_whole(tmp_path: Path) -> None:
+    write_playlist(tmp_path / "a.m3u8", 125, {"hls_time": "1", "hls_list_size": "0", "hls_flags": "omit_endlist"}, 25)
+    with open_source(tmp_path / "a.m3u8") as source:
+        assert len(list(source)) == 125
+        assert "the playlist has no end mark" in " ".join(source.info.notes)
