@@ -38,6 +38,7 @@ class BoundedQueue(Generic[T]):
         self.dropped = 0
         self.closed = False
         self.broken = False  # an item is missing before the next
+        self.awaited = False  # the reader waits for an item
         self._size, self._span, self._keep_oldest, self._starts = size, span, keep_oldest, starts
         self._items: deque[T] = deque()
         self._arrivals: deque[float] = deque()
@@ -87,14 +88,19 @@ class BoundedQueue(Generic[T]):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is an item, the queue is closed, or `timeout` seconds have passed. Return whether there is one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self.closed, timeout)
+            self._wait(timeout)
             return bool(self._items)
 
     def get(self, timeout: float | None = None) -> T | None:
         """Remove and return the oldest item; None after `timeout` seconds, or when the queue is empty and closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self.closed, timeout)
+            self._wait(timeout)
             return self._take() if self._items else None
+
+    def _wait(self, timeout: float | None) -> None:
+        self.awaited = True
+        self._changed.wait_for(lambda: self._items or self.closed, timeout)
+        self.awaited = False
 
     def peek(self) -> T:
         """Return the oldest item without removing it. For the only reader, after `wait`."""

@@ -84,8 +84,8 @@ class SinkThread(threading.Thread):
 
     @property
     def needs_key(self) -> bool:
-        """Whether frames have been lost, so that the next one should be a key frame."""
-        return self._queue.broken
+        """Whether frames have been lost, and it takes frames again: the next one should be a key frame."""
+        return self._queue.broken and self._queue.awaited
 
     @property
     def dropped(self) -> int:

@@ -86,11 +86,6 @@ class Recording(threading.Thread):
         return self.takes_frames
 
     @property
-    def needs_key(self) -> bool:
-        """Whether frames are missing, so that the next one should be a key frame."""
-        return self._queue.broken
-
-    @property
     def state(self) -> RecordState:
         """Whether frames reach the disk now."""
         if not self._on or self._queue.closed:

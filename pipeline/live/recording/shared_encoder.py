@@ -16,10 +16,11 @@ from cliprl.pipeline.sinks.video.coded_frame import CodedFrame
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
 from cliprl.pipeline.sinks.video.live_encoding import OpenStream, Quality, live_encoder
 
-# Seconds between key frames without a recording: the longest wait of a new viewer.
-_KEY_SECONDS = 1.0
-# Seconds for which frames may wait for the encoder while they are recorded.
-_RECORDED_SPAN = 0.5
+# Seconds between key frames without a recording: the longest wait of a new viewer; and the least, of a viewer that has lost
+# frames: one that is always too slow must not make every frame a key frame.
+_KEY_SECONDS, _LEAST_KEY_SECONDS = 1.0, 0.25
+# Seconds for which recorded frames may wait for the encoder: at 60 frames a second as many as for the disk.
+_RECORDED_SPAN = 1.0
 # Seconds that `close` waits for the frames that are left.
 _CLOSE_TIMEOUT = 20.0
 
@@ -81,7 +82,10 @@ class SharedEncoder(threading.Thread):
         recordings = [recording for recording in self.recordings if recording.takes_frames]
         takers: set[SinkThread | Recording] = {*outputs, *recordings}
         if any(taker.takes_packets for taker in takers) and not frame.rotation:
-            frame = self._encoded(frame, is_key=self._is_key_due(frame, takers, is_recorded=bool(recordings)))
+            seconds = FRAGMENT if recordings else _KEY_SECONDS
+            if any(output.needs_key for output in outputs):
+                seconds = _LEAST_KEY_SECONDS
+            frame = self._encoded(frame, is_key=not takers <= self._takers or self._is_key_due(frame, seconds))
         # After a frame that was not encoded, the next packet would need one that outputs have not got.
         self._takers = takers if isinstance(frame, CodedFrame) else set()
         self._last = frame.seconds
@@ -90,12 +94,9 @@ class SharedEncoder(threading.Thread):
         for recording in recordings:
             recording.add(frame)
 
-    def _is_key_due(self, frame: Frame, takers: set[SinkThread | Recording], *, is_recorded: bool) -> bool:
-        if not takers <= self._takers:
-            return True
-        is_often = is_recorded or any(taker.needs_key for taker in takers)
+    def _is_key_due(self, frame: Frame, seconds: float) -> bool:
         half_period = (frame.seconds - self._last) / 2
-        return frame.seconds - self._last_key + half_period >= (FRAGMENT if is_often else _KEY_SECONDS)
+        return frame.seconds - self._last_key + half_period >= seconds
 
     def _encoded(self, frame: Frame, *, is_key: bool) -> Frame:
         settings = (self._quality, frame.height, frame.width, frame.sample_aspect, frame.color)

@@ -314,6 +314,36 @@ def test_slow_viewer_goes_on_at_a_key_frame(tmp_path: Path, opened: list[Quality
     assert opened == [QUALITY]
 
 
+def test_viewer_goes_on_soon_after_a_stall(tmp_path: Path) -> None:
+    viewer = Viewer()
+    output = output_to(viewer)
+    with Run(tmp_path, output) as run:
+        run.give(30, record=False)
+        viewer.stalled.set()
+        run.give(15, record=False, pause=0.02)
+        viewer.stalled.clear()
+        until(lambda: output.needs_key)
+        stalled = run.given
+        until(lambda: (len(output._queue) or run.give(1, record=False, pause=0.02), viewer.newest >= stalled)[1])
+    assert min(number for number in viewer.images if number >= stalled) - stalled <= 0.25 * RATE
+
+
+def test_short_lack_of_time_costs_no_recorded_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, slow = live_encoding.VideoEncoder.encode, threading.Event()
+
+    def wait(encoder: Any, frame: Frame) -> Any:
+        slow.wait()
+        return encode(encoder, frame)
+
+    monkeypatch.setattr(live_encoding.VideoEncoder, "encode", wait)
+    with Run(tmp_path, output_to(Viewer())) as run:
+        begin = time.monotonic()
+        while time.monotonic() < begin + 0.6:
+            run.give(1, pause=0.02, waits=False)
+        slow.set()
+    assert list(run.recorded) == list(range(run.given))
+
+
 def test_viewer_that_returns_starts_with_a_key_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Quality]
 ) -> None:
