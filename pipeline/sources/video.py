@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -70,6 +72,7 @@ class VideoSource(FrameSource):
         self._name, self._wanted, self._live_decoder = name, stream, decoder
         self._local = "://" not in name and format is None
         self._reader: PacketReader | None = None
+        self._found = _file_state(name) if self._local else None
         self.origin = 0.0
         if ".m3u8" in name:
             check_playlist(name)
@@ -211,6 +214,9 @@ class VideoSource(FrameSource):
     def _finish(self) -> None:
         """Add notes on missing frames at the end of the stream."""
         self._passthrough.frames = self._index
+        found, now = self._found, _file_state(self._name) if self._local else None
+        if found and now and found[0] == now[0] and found != now:  # a file that replaced it is not read
+            self.note("the file was written while it was read: run again on the finished file")
         if self._decoder.cut_off:
             self.note(
                 f"the input ended early: an input/output error or a closed connection, after {self._index} frames"
@@ -253,6 +259,14 @@ class VideoSource(FrameSource):
     def waiting(self) -> int:
         """Packets of a live stream that have arrived and are not decoded yet."""
         return self._reader.waiting if self._reader else 0
+
+
+def _file_state(name: str) -> tuple[int, int, int] | None:
+    """The inode of a file, its size, and the time of its last change; None for what is no file."""
+    with suppress(OSError):
+        if stat.S_ISREG((found := os.stat(name)).st_mode):
+            return found.st_ino, found.st_size, found.st_mtime_ns
+    return None
 
 
 def _aspect(context: Any) -> Fraction | None:

@@ -15,6 +15,8 @@ import av
 import pytest
 from media import cut, make_clip, scribble
 
+from cliprl.pipeline.sources import open_source
+
 CLIPS: dict[str, dict[str, Any]] = {
     "h264.mp4": {"container_options": {"movflags": "faststart"}},
     "h264.mkv": {},
@@ -132,3 +134,17 @@ def test_a_whole_file_is_not_called_damaged(clips: Path) -> None:
         assert (result["damaged"], result["notes"]) == (0, [])
         assert len(result["frames"]) == FRAMES
         assert not any(damaged for _, damaged in result["frames"])
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_written_meanwhile_is_noted(tmp_path: Path, replaced: bool) -> None:
+    path, other = make_clip(tmp_path / "a.ts", frames=20), make_clip(tmp_path / "b.ts", frames=5)
+    with open_source(path) as source:
+        assert source.read() is not None
+        if replaced:  # what was opened is read to its end
+            other.replace(path)
+        else:
+            path.write_bytes(path.read_bytes() + other.read_bytes())
+        list(source)
+        notes = " ".join(source.info.notes)
+    assert ("written while it was read: run again on the finished file" in notes) != replaced
