@@ -39,6 +39,7 @@ from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.sinks.video import live_encoding
 from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding, Quality
+from cliprl.pipeline.view.privacy_guard import pixelated
 
 QUALITY, RATE = Quality(23, "ultrafast"), 50
 INFO = StreamInfo("camera", HEIGHT, WIDTH, TIME_BASE, Fraction(RATE), live=True)
@@ -212,7 +213,12 @@ def udp_receiver(path: Path) -> Iterator[str]:
 
 
 def live_run(
-    source: TestCamera, target: str, folder: Path, crf: float = 23, enough: Callable[[], bool] = lambda: False
+    source: TestCamera,
+    target: str,
+    folder: Path,
+    crf: float = 23,
+    enough: Callable[[], bool] = lambda: False,
+    guard: bool = False,
 ) -> Recording:
     """A whole live stream with a network output and a recording of displayed frames, until it is enough."""
     capture = LiveCapture(TestCamera, source, name="camera", reconnect=False)
@@ -221,7 +227,7 @@ def live_run(
     output = SinkThread(lambda: open_sink(target, spec, crf=crf), network=True, quality=quality)
     (made,) = recordings(RecordOptions(folder, "overlay"), lambda: capture.info)
     controls = Controls(CLASSES, Settings(recording=True))
-    policy = DisplayPolicy(guard=False)
+    policy = DisplayPolicy(guard=guard)
     stream = LiveStream(
         capture, Overlay(CLASSES), outputs=(output,), recordings=(made,), controls=controls, policy=policy
     )
@@ -238,6 +244,32 @@ def test_network_output_and_recording_share_one_encoder(tmp_path: Path, opened: 
     assert made.missed == 0
     assert same(recorded, images_in(received)) > 20
     assert opened == [QUALITY]
+
+
+def test_frames_outside_the_body_are_shared_pixelated(tmp_path: Path, opened: list[Quality]) -> None:
+    made = live_run(TestCamera(60, live=False), str(tmp_path / "live.m3u8"), tmp_path / "rec", guard=True)
+    assert opened == [QUALITY]
+    for files in (made.paths, sorted(tmp_path.glob("*.ts"))):
+        images = images_in(*files).values()
+        assert images
+        for luma in images:
+            middle = luma[80:-80]  # whole blocks, without status line and legend
+            chroma = np.full((len(middle) // 2, WIDTH // 2, 2), 128, np.uint8)
+            blocks = pixelated(Frame(middle, chroma, 0, TIME_BASE, 0)).luma
+            assert np.abs(blocks.astype(int) - middle).mean() < 3
+
+
+def test_frames_that_wait_at_the_end_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = live_encoding.VideoEncoder.encode
+
+    def linger(encoder: Any, frame: Frame) -> Any:
+        time.sleep(0.04)
+        return encode(encoder, frame)
+
+    monkeypatch.setattr(live_encoding.VideoEncoder, "encode", linger)
+    source = TestCamera(20, rate=RATE)
+    made = live_run(source, str(tmp_path / "live.m3u8"), tmp_path / "rec")
+    assert max(images_in(*made.paths)) == source.given[-1]
 
 
 def test_other_quality_has_its_own_encoder(tmp_path: Path, opened: list[Quality]) -> None:
