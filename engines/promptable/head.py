@@ -13,6 +13,7 @@ from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import PROMPT_HEAD, Bundle, open_bundle
 from cliprl.engines.bundle.input_size import one_size_only, size_of
 from cliprl.engines.errors import BundleError, EngineError, UsageError
+from cliprl.engines.promptable.hints import cell_descriptors, hint_maps
 from cliprl.engines.promptable.interface import ImageEmbedding, PromptedMasks, prompt_arrays
 from cliprl.engines.promptable.prompt_maps import prompt_maps
 from cliprl.engines.promptable.registry import register_promptable
@@ -23,9 +24,8 @@ from cliprl.engines.selection.load_engines import load_engines
 CLICKED, _NEAR = 1.0, 1.01
 # Without a present mask the object lies in its boxes: outside of them its logits are -_OUTSIDE at most.
 _OUTSIDE = 4.0
-# A click also holds for the cells up to the edge of the present mask, at most `_REACH` of them; from the second prompt on the
-# mask changes near the newest one only: the standard deviation in cells. Chosen on EndoVis 2015 D2.
-_REACH, _LOCALITY = 8.0, 4.0
+# A click also holds for the cells up to the edge of the present mask, at most `_REACH` of them.
+_REACH = 8.0
 
 
 class MaskHead:
@@ -77,40 +77,22 @@ class MaskHead:
         """
         cells = np.array([self._grid[1] / image.shape[2], self._grid[0] / image.shape[1]])
         points, boxes = np.asarray(points) * cells, np.asarray(boxes) * np.tile(cells, 2)
-        maps = prompt_maps(points, labels, boxes, self._grid)
-        present = np.array(logits, np.float32)
-        inside, newest = np.zeros(self._grid, bool), len(points) > 0 and not box_is_newest
-        if newest:
-            inside = _cells_to_edge(present, points[-1], bool(labels[-1]))
-            _hold(present, inside, 2 * CLICKED, bool(labels[-1]))
+        newest = len(points) > 0 and not box_is_newest
+        present, held = held_mask(logits, points, labels, newest=newest)
         inputs: dict[str, NDArray[Any]] = {
             "features": np.asarray(features, np.float32),
             "image": image,
-            "prompts": maps[None],
+            "prompts": prompt_maps(points, labels, boxes, self._grid)[None],
             "logits": present[None, None],
         }
+        if "hints" in self._engine.inputs:  # heads that were trained before have none
+            cells = cell_descriptors(features, image)
+            inputs["hints"] = hint_maps(cells, present, held, points, labels, boxes, newest=newest)[None]
         mask = np.array(self._engine.run(inputs)["mask"][0, 0], np.float32)
         if len(boxes) and not np.any(logits):
-            np.minimum(mask, -_OUTSIDE, out=mask, where=maps[-1] == 0)
-        if newest and len(points) > 1:
-            rows, columns = np.indices(self._grid) + 0.5
-            distance = (columns - points[-1][0]) ** 2 + (rows - points[-1][1]) ** 2
-            mask = present + np.exp(-0.5 * distance / _LOCALITY**2).astype(np.float32) * (mask - present)
-        if newest:
-            _hold(mask, inside, CLICKED, bool(labels[-1]))
-        self._hold_clicks(mask, points, labels)
+            np.minimum(mask, -_OUTSIDE, out=mask, where=inputs["prompts"][0, -1] == 0)
+        hold_clicks(mask, held, points, labels)
         return mask
-
-    def _hold_clicks(
-        self, mask: NDArray[np.float32], points: NDArray[np.floating], labels: NDArray[np.integer]
-    ) -> None:
-        """Make `mask` right at all clicks, in place; a cell that is near to several is that of the nearest one."""
-        if len(points):
-            rows, columns = np.indices(self._grid) + 0.5
-            distances = np.hypot(columns - points[:, :1, None], rows - points[:, 1:, None])
-            clicked, positive = distances.min(axis=0) < _NEAR, np.asarray(labels)[distances.argmin(axis=0)] > 0
-            _hold(mask, clicked & positive, CLICKED, True)
-            _hold(mask, clicked & ~positive, CLICKED, False)
 
     def encode(self, image: NDArray[np.uint8]) -> ImageEmbedding:
         """Run the bundle's encoder on an image uint8 (H, W, 3) RGB, stretched to the size of its input."""
@@ -142,6 +124,37 @@ class MaskHead:
         size = (embedding.width, embedding.height)
         logits = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_LINEAR), np.float32)
         return PromptedMasks(logits[None], np.array([expected_iou(found)], np.float32))
+
+
+def held_mask(
+    logits: NDArray[np.floating], points: NDArray[np.floating], labels: NDArray[np.integer], *, newest: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return present logits (h, w) that are right where the newest click holds, and those cells. Points are in cells."""
+    present = np.array(logits, np.float32)
+    held = np.zeros(present.shape, bool)
+    if newest:
+        held = _cells_to_edge(present, points[-1], bool(labels[-1]))
+        _hold(present, held, 2 * CLICKED, bool(labels[-1]))
+    return present, held
+
+
+def hold_clicks(
+    mask: NDArray[np.float32],
+    held: NDArray[np.bool_],
+    points: NDArray[np.floating],
+    labels: NDArray[np.integer],
+) -> None:
+    """Make `mask` right in the cells `held` by the newest click and at all clicks, in place.
+
+    A cell that is near to several clicks is that of the nearest one.
+    """
+    if len(points):
+        _hold(mask, held, CLICKED, bool(labels[-1]))
+        rows, columns = np.indices(mask.shape) + 0.5
+        distances = np.hypot(columns - points[:, :1, None], rows - points[:, 1:, None])
+        clicked, positive = distances.min(axis=0) < _NEAR, np.asarray(labels)[distances.argmin(axis=0)] > 0
+        _hold(mask, clicked & positive, CLICKED, True)
+        _hold(mask, clicked & ~positive, CLICKED, False)
 
 
 def _hold(logits: NDArray[np.float32], cells: NDArray[np.bool_], least: float, positive: bool) -> None:

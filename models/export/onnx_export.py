@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cliprl.engines import MAX_CLASSES
 from cliprl.engines.bundle.bundle import ENCODER, PROMPT_HEAD, REFINER, TEXT
+from cliprl.engines.promptable.hints import HINTS
 from cliprl.engines.promptable.prompt_maps import CHANNELS
 from cliprl.models.network.network import ClipSegmenter
 
@@ -77,9 +78,10 @@ def write_prompt_head(head: nn.Module, features: NDArray[np.float32], image: NDA
         "image": torch.from_numpy(image[None]),
         "prompts": torch.zeros(1, CHANNELS, *grid),
         "logits": torch.zeros(1, 1, *grid),
+        "hints": torch.zeros(1, HINTS, *grid),
     }
     stride, maps = image.shape[0] // grid[0], _grid()
-    shapes: dict[str, Any] = dict.fromkeys(("features", "prompts", "logits"), maps)
+    shapes: dict[str, Any] = dict.fromkeys(("features", "prompts", "logits", "hints"), maps)
     shapes["image"] = {1: stride * maps[2], 2: stride * maps[3]}
     _export(head, inputs, folder / PROMPT_HEAD, ["mask"], {name: shapes[name] for name in inputs})
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import numpy as np
 import torch
 import typer
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,21 +20,24 @@ from torch.nn import functional as F
 from cliprl.engines import Bundle, UsageError, open_bundle, seal_bundle
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.promptable.head import held_mask, hold_clicks
+from cliprl.engines.promptable.hints import cell_descriptors, hint_maps
 from cliprl.engines.promptable.prompt_maps import prompt_maps
-from cliprl.models.data.batch_loader import BatchLoader, Mixture
+from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.registry import DatasetContext
-from cliprl.models.data.sample import IGNORE
+from cliprl.models.data.sample import IGNORE, instrument_classes
 from cliprl.models.export.onnx_export import write_prompt_head
-from cliprl.models.promptable.annotator import Click, next_click
-from cliprl.models.promptable.network import PromptHead
-from cliprl.models.promptable.samples import PromptSample, SampleMaker, stacked
+from cliprl.models.promptable.annotator import next_click
+from cliprl.models.promptable.network import PromptHead, repeat_head
+from cliprl.models.promptable.samples import PromptSample, draw_object, draw_view
 from cliprl.models.training.run_datasets import TrainingDataset
 from cliprl.models.training.stages.gradient_stage import cosine_rate
+from cliprl.pipeline.segment.segmenter import Segmenter
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-# Clicks of each sample while it is trained on, and the share of samples that begin with a box.
-CLICKS, BOX_SHARE = 3, 0.25
-RATE = 3e-3
+# The most clicks of an object in training, the share of objects that begin with a box, and that of these without a mask.
+TRAINED_CLICKS, BOX_SHARE, BOX_ALONE = 8, 0.25, 0.7
+RATE = 1.5e-3
 LOG_EVERY = 25
 
 
@@ -45,65 +50,96 @@ def open_mixture(lines: Sequence[str], bundle: Bundle, context: DatasetContext) 
 
 
 class HeadTraining:
-    """The training loop. `head` is trained in place by `step`, which returns the mean loss of a batch."""
+    """The training loop. `head` is trained in place by `step`, which returns the loss of a batch.
 
-    def __init__(self, head: PromptHead, batches: BatchLoader[list[PromptSample]], steps: int) -> None:
-        self.head, self.batches = head, batches
+    Each of `batch` places of a batch holds an object, drawn by `draw`, that a simulated annotator corrects: one click a step.
+    """
+
+    def __init__(self, head: PromptHead, draw: Callable[[Generator], PromptSample], batch: int, steps: int) -> None:
+        self.head, self._draw, self._batch = head, draw, batch
         self._optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=1e-3)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: cosine_rate(step, steps))
+        self._places: list[_CorrectedSample] = []
 
     def step(self, index: int) -> float:
-        """Train on one batch: after each click of the simulated annotator the head corrects its own last mask."""
-        rng = np.random.default_rng((1, index))
-        samples = self.batches(index)
-        features, images, truths, present = stacked(samples)
-        still = torch.from_numpy(features), torch.from_numpy(images)
-        logits, truth = torch.from_numpy(present), torch.from_numpy(truths)
-        prompts = [_ClickedSample(one, features.shape[2:], rng) for one in samples]
-        losses = []
+        """Train on one batch: the head corrects its own last mask of each object after one more click."""
+        inputs = self.inputs(index)
+        truth = torch.from_numpy(np.stack([one.truth for one in self._places]))
         self.head.train()
-        for _ in range(CLICKS):
-            with torch.no_grad():
-                masks = (_upsampled(logits, truth) > 0).numpy()
-            for prompt, mask in zip(prompts, masks, strict=True):
-                prompt.click(mask)
-            maps = torch.from_numpy(np.stack([prompt.maps() for prompt in prompts]))
-            with torch.autocast("cpu", torch.bfloat16):
-                predicted = self.head(*still, maps, logits).float()
-            loss = mask_loss(_upsampled(predicted, truth), truth)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.item())
-            logits = predicted.detach()
+        predicted = self.head(*inputs)
+        loss = mask_loss(_upsampled(predicted, truth), truth)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.update()
+        for one, mask in zip(self._places, predicted.detach()[:, 0].numpy(), strict=True):
+            one.answer(mask)
+        return loss.item()
+
+    def inputs(self, index: int) -> list[Tensor]:
+        """Return the inputs of a batch: new objects take the places of those that are done."""
+        rng = np.random.default_rng((1, index))
+        self._places = [one for one in self._places if one.goes_on]
+        while len(self._places) < self._batch:
+            self._places.append(_CorrectedSample(self._draw(rng), rng))
+        return [
+            torch.from_numpy(np.stack(arrays)) for arrays in zip(*(one.inputs() for one in self._places), strict=True)
+        ]
+
+    def update(self) -> None:
+        """Make a step along the gradients."""
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 2.0)
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return float(np.mean(losses))
 
 
-class _ClickedSample:
-    """The clicks of one sample so far, and its box."""
+class _CorrectedSample:
+    """An object that is being corrected: its clicks so far, its box and its present mask."""
 
-    def __init__(self, sample: PromptSample, grid: Sequence[int], rng: np.random.Generator) -> None:
-        truth, box = sample.truth, rng.random() < BOX_SHARE and not sample.earlier
-        self._truth, self._grid = truth, (int(grid[0]), int(grid[1]))
-        self._scale = grid[1] / truth.shape[1]
-        self._clicks: list[Click] = []
-        rows, columns = np.nonzero(truth == 1)
-        corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else [0, 0, 0, 0]
-        jitter = rng.normal(0, 0.02, 4) * truth.shape[1]
-        self._boxes = np.array([corners + jitter]) * self._scale if box else np.zeros((0, 4))
-        self._waits = box or sample.earlier
+    def __init__(self, sample: PromptSample, rng: Generator) -> None:
+        self.truth, self._sample, self._logits = sample.truth, sample, sample.logits
+        self._grid = self._logits.shape
+        self._scale = self._grid[1] / self.truth.shape[1]
+        self._cells = cell_descriptors(sample.features[None], sample.image[None])
+        self._points, self._labels = np.zeros((0, 2)), np.zeros(0, np.int64)
+        rows, columns = np.nonzero(self.truth == 1)
+        self._waits = rng.random() < BOX_SHARE and len(rows) > 0  # a box stands alone at first
+        self._boxes, self._held = np.zeros((0, 4)), np.zeros(self._grid, bool)
+        if self._waits:
+            if rng.random() < BOX_ALONE:
+                self._logits = np.zeros_like(self._logits)
+            corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], float)
+            self._boxes = (corners + rng.normal(0, 0.02, 4) * self.truth.shape[1])[None] * self._scale
+        self._rounds = int(rng.integers(1, TRAINED_CLICKS + 1))
+        self._click()
 
-    def click(self, mask: NDArray[Any]) -> None:
-        """Add the next click. At first a box stands alone, and so does a mask of a moment earlier."""
-        self._waits, waits = False, self._waits
-        if not waits and (click := next_click(mask, self._truth)) is not None:
-            self._clicks.append(click)
+    @property
+    def goes_on(self) -> bool:
+        return self._rounds > 0
 
-    def maps(self) -> NDArray[Any]:
-        points = np.array([[click.x, click.y] for click in self._clicks]).reshape(-1, 2) * self._scale
-        return prompt_maps(points, np.array([int(c.positive) for c in self._clicks]), self._boxes, self._grid)
+    def inputs(self) -> tuple[NDArray[Any], ...]:
+        """Return the inputs of the head: those of `PromptHead.forward`."""
+        newest = not self._waits and len(self._points) > 0
+        present, self._held = held_mask(self._logits, self._points, self._labels, newest=newest)
+        maps = prompt_maps(self._points, self._labels, self._boxes, (self._grid[0], self._grid[1]))
+        hints = hint_maps(self._cells, present, self._held, self._points, self._labels, self._boxes, newest=newest)
+        return self._sample.features, self._sample.image, maps, present[None], hints
+
+    def answer(self, mask: NDArray[np.float32]) -> None:
+        """Take the head's answer, and click on its largest error if there are rounds left."""
+        hold_clicks(mask, self._held, self._points, self._labels)
+        self._logits, self._waits = mask, False
+        self._rounds -= 1
+        if self.goes_on:
+            self._click()
+
+    def _click(self) -> None:
+        if not self._waits:
+            shown = cv2.resize(self._logits, self.truth.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0
+            if (click := next_click(shown, self.truth)) is None:
+                self._rounds = 0
+            else:
+                self._points = np.vstack([self._points, [click.x * self._scale, click.y * self._scale]])
+                self._labels = np.append(self._labels, int(click.positive))
 
 
 def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -126,11 +162,10 @@ def train_head(
     bundle: Annotated[str, typer.Argument(metavar="FOLDER", help="The bundle, which the head is added to.")],
     data: Annotated[list[str], typer.Option(help="Data to train on: KIND:FOLDER?OPTION=VALUE; may be repeated.")],
     root: Annotated[Path, typer.Option(help="Folder that holds the folders of the data sets.")] = Path(),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 400,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1500,
     batch: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 12,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads of the training; the bundle's networks take one more.")
-    ] = 1,
+    views: Annotated[int, typer.Option(min=1, help="Views of the data that are drawn and encoded at first.")] = 2000,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the training.")] = 1,
     precision: Annotated[str, typer.Option(help="Arithmetic of the bundle's networks.")] = "auto",
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")] = False,
 ) -> None:
@@ -148,22 +183,26 @@ def train_head(
     mixture = open_mixture(data, opened, DatasetContext(root, "--root"))
     torch.manual_seed(0)
     torch.set_num_threads(threads)
-    maker = SampleMaker(opened, mixture, precision=precision, threads=1)
-    first, start = maker.batch(0, 1)[0], time.monotonic()
+    segmenter, start = Segmenter(opened, precision=precision, threads=threads), time.monotonic()
+    drawn = [draw_view(opened, mixture, segmenter, np.random.default_rng((2, n))) for n in range(views)]
+    console.print(f"drew and encoded {views} views in {time.monotonic() - start:.0f} s")
+    first, instrument = drawn[0], instrument_classes(manifest.classes)
+
+    def draw(rng: Generator) -> PromptSample:
+        return draw_object(drawn[int(rng.integers(views))], instrument, rng)
+
     head = PromptHead(len(first.features), manifest.stride).to(memory_format=torch.channels_last)
-    batches = BatchLoader(lambda index: maker.batch(index, batch), threads=1)  # one thread: the engines are not shared
-    training = HeadTraining(head, batches, steps)
-    try:
-        losses: list[float] = []
-        for index in range(steps):
-            losses.append(training.step(index))
-            if (index + 1) % LOG_EVERY == 0 or index + 1 == steps:
-                mean, took = np.mean(losses[-LOG_EVERY:]), time.monotonic() - start
-                console.print(f"step {index + 1} of {steps}: loss {mean:.3f}, {took:.0f} s")
-    finally:
-        batches.close()
+    training = HeadTraining(head, draw, batch, steps)
+    if PROMPT_HEAD in manifest.hashes:
+        repeat_head(head, opened.path / PROMPT_HEAD, training.inputs(0))
+    losses: list[float] = []
+    for index in range(steps):
+        losses.append(training.step(index))
+        if (index + 1) % LOG_EVERY == 0 or index + 1 == steps:
+            mean, took = np.mean(losses[-LOG_EVERY:]), time.monotonic() - start
+            console.print(f"step {index + 1} of {steps}: loss {mean:.3f}, {took:.0f} s")
     with tempfile.TemporaryDirectory(prefix="cliprl-head-") as folder:
-        write_prompt_head(head, first.features, first.image, Path(folder))
+        write_prompt_head(head, first.features.astype(np.float32), first.image, Path(folder))
         graph = Path(folder, PROMPT_HEAD).read_bytes()
     seal_bundle(opened.path, manifest, opened.embeddings, {PROMPT_HEAD: graph})
     console.print(f"wrote {opened.path / PROMPT_HEAD}")

@@ -92,7 +92,7 @@ class Corrector:
     def start(self, frame: Frame) -> Draft:
         """Segment a frame without any frame before it."""
         self.segmenter.reset()
-        return self._segmented(frame)
+        return segmented_draft(self.segmenter, frame)
 
     def apply(self, draft: Draft, prompt: MaskPrompt) -> None:
         """Change the segmentation of `draft` by one more prompt."""
@@ -109,7 +109,7 @@ class Corrector:
         prior.is_cut(draft.image[0])
         prior.is_related(draft.image[0], compare=False)
         prior.keep(draft.logits[None], draft.view)
-        following = self._segmented(frame)
+        following = segmented_draft(self.segmenter, frame)
         fresh = bool(draft.prompts) or draft.accepted
         source = draft.logits if fresh else draft.carried
         if source is not None:
@@ -119,13 +119,15 @@ class Corrector:
             following.logits = mixed(following.carried, following.logits, following.age)
         return following
 
-    def _segmented(self, frame: Frame) -> Draft:
-        context = FrameContext(frame)
-        for stage in self.segmenter.stages:
-            stage.run(context)
-        assert context.segmentation is not None
-        logits = displayed_logits(context.segmentation)
-        return Draft(frame, context.view, np.array(context.features), context.image.copy(), logits)
+
+def segmented_draft(segmenter: Segmenter, frame: Frame) -> Draft:
+    """Segment the next frame of `segmenter` as the start of a correction."""
+    context = FrameContext(frame)
+    for stage in segmenter.stages:
+        stage.run(context)
+    assert context.segmentation is not None
+    logits = displayed_logits(context.segmentation)
+    return Draft(frame, context.view, np.array(context.features), context.image.copy(), logits)
 
 
 def displayed_logits(segmentation: Segmentation) -> GridLogits:

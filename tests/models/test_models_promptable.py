@@ -12,12 +12,13 @@ import torch
 
 from cliprl.engines import UsageError, compile_engine, open_bundle
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
-from cliprl.engines.promptable.head import MaskHead
+from cliprl.engines.promptable.head import MaskHead, held_mask
+from cliprl.engines.promptable.hints import HINTS, cell_descriptors, hint_maps
 from cliprl.engines.promptable.prompt_maps import CHANNELS, prompt_maps
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.export.onnx_export import write_prompt_head
 from cliprl.models.promptable.annotator import Click, mask_iou, next_click
-from cliprl.models.promptable.network import PromptHead
+from cliprl.models.promptable.network import PromptHead, repeat_head
 from cliprl.models.promptable.train import mask_loss
 
 
@@ -48,11 +49,12 @@ def test_a_head_learns_to_follow_clicks() -> None:
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     features, image = torch.randn(2, 4, 16, 20), torch.zeros(2, 64, 80, 3, dtype=torch.uint8)
     prompts, truth = torch.zeros(2, CHANNELS, 16, 20), torch.zeros(2, 16, 20, dtype=torch.uint8)
+    present, hints = torch.zeros(2, 1, 16, 20), torch.zeros(2, HINTS, 16, 20)
     truth[:, 4:12, 6:14] = 1
     prompts[:, 0, 8, 10] = 1
     losses = []
     for _ in range(12):
-        loss = mask_loss(head(features, image, prompts, torch.zeros(2, 1, 16, 20))[:, 0], truth)
+        loss = mask_loss(head(features, image, prompts, present, hints)[:, 0], truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -60,15 +62,48 @@ def test_a_head_learns_to_follow_clicks() -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def head_inputs(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random inputs of a head, in the order of its arguments."""
+    maps = {"features": 4, "image": 0, "prompts": CHANNELS, "logits": 1, "hints": HINTS}
+    inputs = {name: rng.normal(0, 1, (1, channels, 16, 24)).astype(np.float32) for name, channels in maps.items()}
+    return inputs | {"image": rng.integers(0, 256, (1, 64, 96, 3), np.uint8)}
+
+
+def test_a_head_goes_on_from_an_exported_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    first, rng = PromptHead(4, 4), np.random.default_rng(0)
+    for _ in range(3):  # so that the statistics of its batch normalizations are not those of a new one
+        first(*map(torch.from_numpy, head_inputs(rng).values()))
+    inputs = head_inputs(rng)
+    write_prompt_head(first.eval(), inputs["features"][0], inputs["image"][0], tmp_path)
+    tensors, second = [torch.from_numpy(one) for one in inputs.values()], PromptHead(4, 4)
+    repeat_head(second, tmp_path / PROMPT_HEAD, tensors)
+    with torch.no_grad():
+        assert torch.allclose(second.eval()(*tensors), first(*tensors), atol=1e-3)
+
+
+def test_hints_find_what_looks_like_the_clicked_object() -> None:
+    image = np.full((1, 64, 96, 3), (170, 60, 50), np.uint8)
+    image[:, 16:48, 8:32], image[:, 16:48, 60:88] = 150, 150  # two gray objects; the present mask has the first
+    features, present = np.zeros((1, 2, 16, 24), np.float32), np.full((16, 24), -3, np.float32)
+    present[4:12, 2:8] = 3
+    clicks, labels = np.array([[18.5, 8.0]]), np.array([1])
+    present, held = held_mask(present, clicks, labels, newest=True)
+    hints = hint_maps(cell_descriptors(features, image), present, held, clicks, labels, np.zeros((0, 4)), newest=True)
+    assert hints.shape == (HINTS, 16, 24)
+    for appearance in hints[2:]:
+        assert appearance[5:11, 16:21].min() > appearance[:, 10:14].max() + 0.5
+    assert held[8, 18]
+    assert hints[0].argmax() in (8 * 24 + 18, 7 * 24 + 18)
+
+
 def test_the_exported_head_gives_the_networks_mask(tmp_path: Path) -> None:
     torch.manual_seed(0)
     head, rng = PromptHead(4, 4).eval(), np.random.default_rng(0)
-    image = rng.integers(0, 256, (1, 64, 96, 3), np.uint8)
-    features, prompts, logits = (rng.normal(0, 1, (1, n, 16, 24)).astype(np.float32) for n in (4, CHANNELS, 1))
-    inputs = {"features": features, "image": image, "prompts": prompts, "logits": logits}
+    inputs = head_inputs(rng)
     with torch.no_grad():
         expected = head(*map(torch.from_numpy, inputs.values())).numpy()
-        write_prompt_head(head, features[0], image[0], tmp_path)
+        write_prompt_head(head, inputs["features"][0], inputs["image"][0], tmp_path)
     found = compile_engine(tmp_path / PROMPT_HEAD, precision="f32", threads=1).run(inputs)["mask"]
     assert np.abs(found - expected).max() < 1e-3
 
