@@ -21,7 +21,7 @@ from cliprl.engines.backends import no_telemetry
 from cliprl.engines.backends.engine import LogFunction, ignore_message
 from cliprl.engines.bundle.bundle import INT8_ENCODER, Bundle, open_bundle, seal_bundle
 from cliprl.engines.bundle.reference_outputs import ImageBatch, encoder_shapes
-from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.errors import BundleError, EngineError, UsageError, reason_of
 from cliprl.engines.onnx.calibration import add_ranges, check_enough
 
 
@@ -29,7 +29,7 @@ def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
     """Give a bundle an int8 encoder, calibrated on `images` uint8 (N, H, W, 3) at the network's size, and seal it again.
 
     Best are images of the scenes to come, other ones than the reference's. Raises EngineError where NNCF is missing,
-    UsageError for too few images. Whether the result serves is for the accuracy gate to say.
+    BundleError where the disk is full, UsageError for too few images. Whether the result serves is for the accuracy gate to say.
     """
     check_enough(images)
     try:
@@ -50,7 +50,12 @@ def add_int8(bundle: Bundle, images: ImageBatch) -> Bundle:
         subset_size=len(images),
         advanced_parameters=exact,
     )
-    openvino.save_model(quantised, bundle.path / INT8_ENCODER, compress_to_fp16=False)
+    try:
+        openvino.save_model(quantised, bundle.path / INT8_ENCODER, compress_to_fp16=False)
+    except (OSError, RuntimeError) as error:  # the latter without a reason, from C++
+        raise BundleError(
+            f"'{bundle.path / INT8_ENCODER}' can't be written ({reason_of(error)}): free space, or give another place"
+        ) from error
     return seal_bundle(bundle.path, bundle.manifest, bundle.embeddings)
 
 
@@ -64,7 +69,10 @@ def quantised_copy(bundle: Bundle, frames: Sequence[Path], folder: Path, log: Lo
     check_enough(images)
     missing = list[str]()
     with _new_folder(folder, bundle.path) as made:
-        shutil.copytree(bundle.path, made)
+        made.mkdir()
+        for file in bundle.path.iterdir():
+            if file.is_file():
+                shutil.copyfile(file, made / file.name)
         copy = open_bundle(made)
         for add, what in ((add_ranges, "ranges for GPUs"), (add_int8, "int8 encoder for the CPU")):
             try:
@@ -92,6 +100,10 @@ def _new_folder(folder: Path, source: Path) -> Iterator[Path]:
             yield Path(beside) / "made"
             (Path(beside) / "made").rename(folder)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise EngineError(
+                f"'{folder}' can't be written ({error.strerror}): free some space, or give -o another place"
+            ) from error
         raise UsageError(f"'{folder}' can't be made ({error.strerror or error}): {remedy}") from error
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
 import pytest
+from limits import file_size_limit
 
-from cliprl.engines import Bundle, CliprlError, EngineError, open_bundle, seal_bundle
+from cliprl.engines import Bundle, BundleError, CliprlError, EngineError, open_bundle, seal_bundle
 from cliprl.engines.backends.engine import Probe
 from cliprl.engines.backends.openvino import backend as openvino_backend
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS, RANGES_FILE
@@ -161,6 +163,31 @@ def test_unfinished_copy_of_a_bundle_leaves_nothing(
     with pytest.raises((KeyboardInterrupt, CliprlError)):
         nncf_int8.quantised_copy(open_bundle("small"), frames, tmp_path / "new" / "int8")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_copy_without_room_fails_in_one_line(tmp_path: Path) -> None:
+    frames = [tmp_path / f"{index}.png" for index in range(4)]
+    for frame in frames:
+        cv2.imwrite(str(frame), np.zeros((8, 8, 3), np.uint8))
+    with (
+        file_size_limit(1_000_000),
+        pytest.raises(EngineError, match=r"int8' can't be written \(File too large\): free"),
+    ):
+        nncf_int8.quantised_copy(open_bundle("small"), frames, tmp_path / "new" / "int8")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_an_encoder_without_room_fails_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder, shipped = tmp_path / "copy", open_bundle("small")
+    shutil.copytree(shipped.path, folder)
+    nncf = MagicMock(quantize=lambda model, *_, **__: model)
+    monkeypatch.setattr(nncf_int8.no_telemetry, "nncf", lambda: nncf)
+    images = np.zeros((4, shipped.manifest.height, shipped.manifest.width, 3), np.uint8)
+    with (
+        file_size_limit(1_000_000),
+        pytest.raises(BundleError, match=r"encoder-int8\.xml' can't be written .*: free space"),
+    ):
+        nncf_int8.add_int8(open_bundle(folder), images)
 
 
 def test_a_copy_inside_its_bundle_is_misuse(
