@@ -43,12 +43,15 @@ class NetworkProcess:
         self._in, self._out = self._child.stdin.fileno(), self._child.stdout.fileno()
         os.set_blocking(self._in, False)
         self._said = ""
-        self._connected = False
+        self._started = self._connected = False
         # Not on the command line, where everybody could read the password.
-        self.write(json.dumps([url, format, dict(options)]).encode() + b"\n")
+        write_all(self._write, json.dumps([url, format, dict(options)]).encode() + b"\n")
 
     def write(self, data: bytes | memoryview) -> int:
         """Write all of `data`. Raises OSError if the child does not take it."""
+        if not self._started:  # a first frame that the pipe can't hold would count as stuck
+            self._started = True
+            self._wait_for(_STARTED, _START)
         return write_all(self._write, data)
 
     def _write(self, data: memoryview) -> int:
@@ -64,7 +67,6 @@ class NetworkProcess:
         """After a frame was written: wait until the other end has answered, once. Raises OSError if it has not, or left."""
         if self._connected:
             return
-        self._wait_for(_STARTED, _START)
         self._wait_for(_CONNECTED, _ANSWER)
         self._connected = True
 

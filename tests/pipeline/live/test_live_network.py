@@ -23,11 +23,12 @@ from live_faults import CLASSES
 from waiting import until
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline import OutputSpec, Overlay, open_sink, open_source
+from cliprl.pipeline import OutputSpec, Overlay, StreamInfo, open_sink, open_source
 from cliprl.pipeline.live.broadcast import DisplayedFrame, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.sinks.network import network_process
 from cliprl.pipeline.sinks.network import virtual_camera as sink_camera
 from cliprl.pipeline.sources.address import has_srt
 from cliprl.pipeline.sources.errors import Problem, SourceError
@@ -301,6 +302,21 @@ def test_a_server_that_never_answers_freezes_nobody() -> None:
 
 
 @pytest.mark.skipif(has_srt(), reason="this libav has SRT")
+def test_large_first_frame_waits_for_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_process, "_STUCK", 0.8)
+    monkeypatch.setattr(network_process, "_PROGRAM", f"import time; time.sleep(1.5); {network_process._PROGRAM}")
+    large = TestCamera(live=False).read()
+    assert large is not None
+    large.luma = np.random.default_rng(1).integers(0, 256, large.luma.shape).astype(np.uint8)
+    info = StreamInfo("camera", large.height, large.width, large.time_base, live=True)
+    with socket.socket(type=socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        with open_sink(f"udp://127.0.0.1:{receiver.getsockname()[1]}", OutputSpec(info, CLASSES)) as sink:
+            sink.write(large, None)
+        receiver.settimeout(LIMIT)
+        assert receiver.recv(65536)
+
+
 def test_missing_srt_is_an_error_with_a_workaround() -> None:
     for attempt in (open_source, lambda url: open_sink(url, OutputSpec(TestCamera().info, CLASSES))):
         with pytest.raises(UsageError, match=r"no SRT .* srt-live-transmit") as caught:
