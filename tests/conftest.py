@@ -57,6 +57,7 @@ SLOW = (
     ),
     *("test_refiner_gate", "test_refiner_study", "test_restoration", "test_video_object"),
     *("test_archive", "test_follow", "test_report", "test_selection_study", "test_tracking_scores"),
+    *("test_backend_registry", "test_prompts"),
     *(
         "test_scene",
         "test_schemas",
