@@ -20,8 +20,6 @@ _SPECK = 8
 _OF_REGION, _OF_TRACK = 0.12, 0.4
 # Share of the place of a hidden instrument, or of what is not expected in a region, that must coincide for the region to hold it.
 _OF_PLACE = 0.5
-# Cells of the smallest part of a region that is taken for a hidden instrument there, fewer than a new one needs.
-_RETURNED = 10
 # How much less those cells may look like the hidden instrument than like one in view: there, place counts more than look.
 _UNSURE = 0.15
 # Share of the cells of an instrument below which it has vanished from one frame to the next.
@@ -170,7 +168,7 @@ def _returned(
     if not hidden or maps.looks is None:
         return {}
     free = ((expected == 0) & (whole.mask > 0)).view(np.uint8)
-    if np.count_nonzero(free) < _RETURNED:
+    if np.count_nonzero(free) < SPLIT_CELLS:
         return {}
     found: dict[int, NDArray[np.intp]] = {}
     for track in hidden:
@@ -178,7 +176,7 @@ def _returned(
         mask = np.asarray(cv2.bitwise_and(free, track.around_place()), np.uint8)
         cells = int(np.count_nonzero(mask))
         least = min(int(np.count_nonzero(track.place)), int(np.count_nonzero(free)))
-        if cells >= max(_RETURNED, _OF_PLACE * least):
+        if cells >= max(SPLIT_CELLS, _OF_PLACE * least):
             look = maps.looks.embed(mask)
             if track.likeness(look) > max(tracks[key].likeness(look) for key in keys) - _UNSURE:
                 found[track.key] = np.flatnonzero(mask)

@@ -15,7 +15,7 @@ from cliprl.pipeline.tracking.shafts import Shaft
 # reach the edge of the field of view, which may be a piece.
 CONFIRMED, CONFIRMED_INSIDE = 3, 10
 # Cells of the smallest region that gets an id: smaller ones are rather false alarms of the network.
-_LEAST = 24
+ID_CELLS = 24
 # Frames between two looks at the appearance of an instrument in view.
 _LOOK = 4
 # Cells around the place of a hidden instrument in which it is expected, and the frames of hiding that add one more. Like _UNSURE
@@ -68,12 +68,12 @@ class Track:
     @property
     def is_confirmed(self) -> bool:
         """Whether it was seen often enough for an id."""
-        return self.cells >= _LEAST and self.hits >= (CONFIRMED if self.has_entered else CONFIRMED_INSIDE)
+        return self.cells >= ID_CELLS and self.hits >= (CONFIRMED if self.has_entered else CONFIRMED_INSIDE)
 
     def is_due_for_id(self, cells: int) -> bool:
         """Whether it may get an id in this frame, in which it has `cells` cells."""
         return (
-            not self.id and cells >= _LEAST and self.hits + 1 >= (CONFIRMED if self.has_entered else CONFIRMED_INSIDE)
+            not self.id and cells >= ID_CELLS and self.hits + 1 >= (CONFIRMED if self.has_entered else CONFIRMED_INSIDE)
         )
 
     @property

@@ -23,7 +23,7 @@ from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
 from cliprl.pipeline.tracking.part import Part, joint_center
 from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
 from cliprl.pipeline.tracking.shafts import is_cut_off, same_entry
-from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, Track
+from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, ID_CELLS, Track
 from cliprl.pipeline.view.grid_warp import grid_map
 
 # Frames for which a hidden instrument is expected where it was.
@@ -36,8 +36,9 @@ _IDS = 65_535
 _PRESENT = 0.6
 # Likeness from which a region is taken for a hidden instrument, and the part that its place has in the decision.
 _LIKE, _PLACE_WEIGHT = 0.62, 0.35
-# What it costs that a part does not reach the edge of the field of view, though the instrument did, that one in view is near it
-# then, and that it is smaller than a share of it; not where it was hidden, because smoke may hide the rest of one that returns.
+# What it costs that a part does not reach the edge of the field of view, though the instrument did, that it is a fragment near
+# one in view then, and that it is smaller than a share of it; not where it was hidden, because smoke may hide the rest of one
+# that returns.
 _INSIDE, _BESIDE, _SMALL, _PIECE = 0.4, 0.4, 0.3, 0.25
 # What is taken off that cost if a part enters where the instrument did.
 _SAME_ENTRY = 0.8
@@ -210,7 +211,8 @@ class InstrumentTracker:
         if not track.is_expected_at(part.mask, part.cells):
             unlike += _SMALL * (part.cells < _PIECE * track.cells)
             if track.has_entered and not part.runs:
-                unlike += _INSIDE + _BESIDE * bool(part.beside([other for other in parts if other is not part]))
+                is_fragment = part.cells < ID_CELLS and part.beside([other for other in parts if other is not part])
+                unlike += _INSIDE + _BESIDE * bool(is_fragment)
         if track.shaft is not None and any(same_entry(shaft, track.shaft) for shaft in part.shafts):
             unlike -= _SAME_ENTRY
         return unlike + _PLACE_WEIGHT * expected * 4 * far
