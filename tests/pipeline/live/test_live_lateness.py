@@ -126,7 +126,7 @@ def display(clock: VirtualClock) -> Callable[[float], DisplayedFrame]:
     camera._put(frame_of(clock.now))
     camera.next(0)
     made = DisplayLoop(
-        camera, Overlay(CLASSES), None, (), (), Controls(CLASSES), DisplayPolicy(), "", lambda text: None
+        camera, Overlay(CLASSES), None, (), (), None, Controls(CLASSES), DisplayPolicy(), "", lambda text: None
     )
 
     def show(age: float) -> DisplayedFrame:
