@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,23 @@ _HIGHEST_RATE = 1000
 _MOST_ENTRIES = 500_000
 # Bytes that a server states for a stream without an end.
 _ENDLESS = 1 << 50
+
+
+FileState = tuple[int, int, int]  # inode, bytes, time of the last change
+
+
+def file_state(name: str) -> FileState | None:
+    """Return the state of a file; None for what is no file."""
+    with suppress(OSError):
+        if stat.S_ISREG((found := os.stat(name)).st_mode):
+            return found.st_ino, found.st_size, found.st_mtime_ns
+    return None
+
+
+def was_written(name: str, before: FileState | None) -> bool:
+    """Return whether a file has been written since it had the state `before`; one that replaced it does not count."""
+    now = file_state(name) if before else None
+    return before is not None and now is not None and before[0] == now[0] and before != now
 
 
 def check_file(path: Path) -> None:

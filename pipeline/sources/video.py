@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -19,24 +17,17 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.passthrough import passthrough_of
 from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.sources.decoding import playlist
 from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
 from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder, PresentationClock
 from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
 from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
-from cliprl.pipeline.sources.decoding.playlist import (
-    check_playlist,
-    lacks_end,
-    missing_variants,
-    rounding_error,
-    with_playlist_options,
-    with_variants,
-)
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
 from cliprl.pipeline.sources.errors import explain, redact, wrapping_of
-from cliprl.pipeline.sources.probe import check_file, has_end, probe_stream, stated_frames
+from cliprl.pipeline.sources.probe import check_file, file_state, has_end, probe_stream, stated_frames, was_written
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Frames that end this much before the end that the file states, in seconds, get a note; audio may be longer.
@@ -72,15 +63,15 @@ class VideoSource(FrameSource):
         self._name, self._wanted, self._live_decoder = name, stream, decoder
         self._local = "://" not in name and format is None
         self._reader: PacketReader | None = None
-        self._found = _file_state(name) if self._local else None
+        self._found = file_state(name) if self._local else None
         self.origin = 0.0
         if ".m3u8" in name:
-            check_playlist(name)
+            playlist.check_playlist(name)
         try:
             self._container: Any = av.open(
                 url or name,
                 format=format,
-                options=with_playlist_options(name, options or {}),
+                options=playlist.with_playlist_options(name, options or {}),
                 timeout=timeout,
                 metadata_errors="surrogateescape",
                 hwaccel=hwaccel,
@@ -88,7 +79,7 @@ class VideoSource(FrameSource):
         except (OSError, ValueError, av.error.FFmpegError) as error:
             if how := find_encryption(name):
                 raise encryption_error(name, how) from None
-            raise with_variants(explain(error, name), name) from None
+            raise playlist.with_variants(explain(error, name), name) from None
         try:
             if start:
                 self.origin = seek_to_key(self._container, redact(name), start, stream)
@@ -134,10 +125,8 @@ class VideoSource(FrameSource):
         self._counts_from_zero = stream.duration is None and not is_playlist
         if chosen:
             self.note(chosen)
-        for variant in missing_variants(self._name, self._container) if is_playlist else []:
-            self.note(f"the variant {variant} of the playlist can't be read and is left out")
-        if is_playlist and self._local and lacks_end(self._name):
-            self.note("the playlist has no end mark: what is added to it after this run is not in the outputs")
+        for remark in playlist.playlist_notes(self._name, self._container) if is_playlist else []:
+            self.note(remark)
         persistent = self._decoder.context.name != "mjpeg"  # its frames are independent images
         self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
         self._aspects = _aspect(self._decoder.context), self.info.sample_aspect
@@ -214,8 +203,7 @@ class VideoSource(FrameSource):
     def _finish(self) -> None:
         """Add notes on missing frames at the end of the stream."""
         self._passthrough.frames = self._index
-        found, now = self._found, _file_state(self._name) if self._local else None
-        if found and now and found[0] == now[0] and found != now:  # a file that replaced it is not read
+        if was_written(self._name, self._found):
             self.note("the file was written while it was read: run again on the finished file")
         if self._decoder.cut_off:
             self.note(
@@ -231,7 +219,7 @@ class VideoSource(FrameSource):
         absent = (stated or 0.0) - shown
         early = missing <= 0 and not self._timeline.jumps and absent > self._slack
         if early and self._container.format.name.startswith("hls"):
-            early = absent > self._slack + rounding_error(self._name)
+            early = absent > self._slack + playlist.rounding_error(self._name)
         if early:
             self.note(f"the frames end after {shown:.1f} s; the file states {stated:.1f} s")
 
@@ -259,14 +247,6 @@ class VideoSource(FrameSource):
     def waiting(self) -> int:
         """Packets of a live stream that have arrived and are not decoded yet."""
         return self._reader.waiting if self._reader else 0
-
-
-def _file_state(name: str) -> tuple[int, int, int] | None:
-    """The inode of a file, its size, and the time of its last change; None for what is no file."""
-    with suppress(OSError):
-        if stat.S_ISREG((found := os.stat(name)).st_mode):
-            return found.st_ino, found.st_size, found.st_mtime_ns
-    return None
 
 
 def _aspect(context: Any) -> Fraction | None:

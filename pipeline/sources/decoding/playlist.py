@@ -83,6 +83,15 @@ def missing_variants(name: str, container: Any) -> list[Variant]:
     return [v for v in listed if v.bit_rate and rates[v.address] == {v.bit_rate} and str(v.bit_rate) not in opened]
 
 
+def playlist_notes(name: str, container: Any) -> list[str]:
+    """Return remarks on what is missing in the playlist `name`, which is open as `container`."""
+    missing = missing_variants(name, container)
+    notes = [f"the variant {variant} of the playlist can't be read and is left out" for variant in missing]
+    if "://" not in name and _lacks_end(name):
+        notes.append("the playlist has no end mark: what is added to it after this run is not in the outputs")
+    return notes
+
+
 def check_playlist(name: str) -> None:
     """Raise CliprlError for a master playlist that lists another one, or itself: libav never comes to its end."""
     for variant in variants(read_playlist(name)):
@@ -123,7 +132,7 @@ def with_playlist_options(name: str, options: Mapping[str, str]) -> dict[str, st
     return {"allowed_extensions": _PLAYLIST_PARTS} | stored | dict(options)
 
 
-def lacks_end(name: str) -> bool:
+def _lacks_end(name: str) -> bool:
     """Whether a playlist of segments has no end mark: its writer was interrupted, or adds segments still."""
     text = read_playlist(name)
     return len(text) < _LARGEST and bool(_SEGMENT.search(text)) and "#EXT-X-ENDLIST" not in text
