@@ -24,10 +24,10 @@ _MOST_ENTRIES = 500_000
 _ENDLESS = 1 << 50
 
 
-FileState = tuple[int, int, int]  # inode, bytes, time of the last change
+WriteState = tuple[int, int, int]  # inode, bytes, time of the last change
 
 
-def file_state(name: str) -> FileState | None:
+def write_state(name: str) -> WriteState | None:
     """Return the state of a file; None for what is no file."""
     with suppress(OSError):
         if stat.S_ISREG((found := os.stat(name)).st_mode):
@@ -35,9 +35,9 @@ def file_state(name: str) -> FileState | None:
     return None
 
 
-def was_written(name: str, before: FileState | None) -> bool:
+def was_written(name: str, before: WriteState | None) -> bool:
     """Return whether a file has been written since it had the state `before`; one that replaced it does not count."""
-    now = file_state(name) if before else None
+    now = write_state(name) if before else None
     return before is not None and now is not None and before[0] == now[0] and before != now
 
 

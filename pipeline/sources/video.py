@@ -27,7 +27,7 @@ from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
 from cliprl.pipeline.sources.errors import explain, redact, wrapping_of
-from cliprl.pipeline.sources.probe import check_file, file_state, has_end, probe_stream, stated_frames, was_written
+from cliprl.pipeline.sources.probe import check_file, has_end, probe_stream, stated_frames, was_written, write_state
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Frames that end this much before the end that the file states, in seconds, get a note; audio may be longer.
@@ -63,7 +63,7 @@ class VideoSource(FrameSource):
         self._name, self._wanted, self._live_decoder = name, stream, decoder
         self._local = "://" not in name and format is None
         self._reader: PacketReader | None = None
-        self._found = file_state(name) if self._local else None
+        self._found = write_state(name) if self._local else None
         self.origin = 0.0
         if ".m3u8" in name:
             playlist.check_playlist(name)
