@@ -20,11 +20,11 @@ def _never_waits(item: object) -> float:
 
 
 class BoundedQueue(Generic[T]):
-    """A thread-safe queue whose writers never wait. It is full with `size` items, the oldest of which waits for `span` seconds.
+    """A thread-safe queue whose writers never wait.
 
-    A full queue drops its oldest items, or with `keep_oldest` refuses the new one. An item that does not start (`starts`) is of
-    use only after the one before it: those that follow a missing item are dropped too. `dropped` counts them all; after
-    `clear` the next item is one that starts, too.
+    It is full when it holds `size` items or more and the oldest one has waited for its `span` in seconds. A full queue drops its
+    oldest items, or with `keep_oldest` refuses the new one. An item for which `starts` is False is of use only after the item
+    before it; it is dropped where that one is missing, also after `clear`. `dropped` counts all items that were lost.
     """
 
     def __init__(

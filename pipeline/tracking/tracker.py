@@ -286,9 +286,8 @@ class InstrumentTracker:
         """Return the instruments of a frame by the map of keys, in which `cells` may have one."""
         ids, classes = np.zeros(max(self._tracks, default=0) + 1, np.uint16), len(segmentation.probabilities)
         keys = current.ravel().take(cells)
-        counts = np.bincount(
-            keys * np.intp(classes) + segmentation.labels.ravel().take(cells), minlength=classes * len(ids)
-        )
+        pairs = keys * np.intp(classes) + segmentation.labels.ravel().take(cells)
+        counts = np.bincount(pairs, minlength=classes * len(ids))
         shown = sorted((t for t in self._tracks.values() if t.id and not t.missing), key=attrgetter("id"))
         items = []
         for track in shown:

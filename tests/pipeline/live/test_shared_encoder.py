@@ -300,18 +300,24 @@ def test_recording_switched_on_midway_has_exactly_its_frames(tmp_path: Path, ope
     assert opened == [QUALITY]
 
 
-def test_frames_waiting_at_switch_off_are_recorded_or_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, slow = live_encoding.VideoEncoder.encode, threading.Event()
+@pytest.fixture
+def goes_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The event for which every encoder waits."""
+    encode, event = live_encoding.VideoEncoder.encode, threading.Event()
 
     def wait(encoder: Any, frame: Frame) -> Any:
-        slow.wait()
+        event.wait()
         return encode(encoder, frame)
 
     monkeypatch.setattr(live_encoding.VideoEncoder, "encode", wait)
+    return event
+
+
+def test_frames_waiting_at_switch_off_are_recorded_or_missed(tmp_path: Path, goes_on: threading.Event) -> None:
     with Run(tmp_path, output_to(Viewer())) as run:
         for record in (True, False):
             run.give(8, pause=0.02, record=record, waits=False)
-        slow.set()
+        goes_on.set()
     assert len(run.recorded) + run.recording.missed == 8
 
 
@@ -360,19 +366,12 @@ def test_viewer_goes_on_soon_after_a_stall(tmp_path: Path) -> None:
     assert min(number for number in viewer.images if number >= stalled) - stalled <= 0.25 * RATE
 
 
-def test_short_lack_of_time_costs_no_recorded_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode, slow = live_encoding.VideoEncoder.encode, threading.Event()
-
-    def wait(encoder: Any, frame: Frame) -> Any:
-        slow.wait()
-        return encode(encoder, frame)
-
-    monkeypatch.setattr(live_encoding.VideoEncoder, "encode", wait)
+def test_short_lack_of_time_costs_no_recorded_frame(tmp_path: Path, goes_on: threading.Event) -> None:
     with Run(tmp_path, output_to(Viewer())) as run:
         begin = time.monotonic()
         while time.monotonic() < begin + 0.6:
             run.give(1, pause=0.02, waits=False)
-        slow.set()
+        goes_on.set()
     assert list(run.recorded) == list(range(run.given))
 
 
