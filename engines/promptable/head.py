@@ -46,9 +46,14 @@ class MaskHead:
         self._encoder: Any = None
 
     def _compiled(self) -> Engine:
-        """The head at the input size of the bundle. Raises BundleError for a graph that is made for one size."""
+        """The head at the input size of the bundle. Raises BundleError for a graph made for one size, or without hints."""
         path = self.bundle.path / PROMPT_HEAD
         engine = compile_engine(path, precision="f32", threads=self._threads)
+        if "hints" not in engine.inputs:
+            raise BundleError(
+                f"{path} has no input 'hints', as heads of an earlier version: train it anew with python -m "
+                f"cliprl.models.promptable.train {self.bundle.path}"
+            )
         if self.bundle.own_size is None:
             return engine
         shapes = {name: (*spec.shape[:2], *self._grid) for name, spec in engine.inputs.items()}
@@ -85,9 +90,8 @@ class MaskHead:
             "prompts": prompt_maps(points, labels, boxes, self._grid)[None],
             "logits": present[None, None],
         }
-        if "hints" in self._engine.inputs:  # heads that were trained before have none
-            cells = cell_descriptors(features, image)
-            inputs["hints"] = hint_maps(cells, present, held, points, labels, boxes, newest=newest)[None]
+        descriptors = cell_descriptors(features, image)
+        inputs["hints"] = hint_maps(descriptors, present, held, points, labels, boxes, newest=newest)[None]
         mask = np.array(self._engine.run(inputs)["mask"][0, 0], np.float32)
         if len(boxes) and not np.any(logits):
             np.minimum(mask, -_OUTSIDE, out=mask, where=inputs["prompts"][0, -1] == 0)

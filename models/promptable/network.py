@@ -60,9 +60,10 @@ class PromptHead(nn.Module):
 
 
 def repeat_head(head: PromptHead, path: Path, inputs: Sequence[Tensor]) -> None:
-    """Give `head` the weights of an exported one: it repeats that one, and ignores inputs that that one lacks.
+    """Give `head` the weights of an exported head, so that both give the same masks.
 
-    The export folded the batch normalizations into the convolutions; here they have the statistics of `inputs`, and undo them.
+    Inputs that the exported one lacks have no effect. The export folded the batch normalizations into the convolutions; here
+    they have the statistics of `inputs`, and undo them.
     """
     stored = {one.name: torch.tensor(numpy_helper.to_array(one)) for one in onnx.load(path).graph.initializer}
     for name, target in [*head.named_parameters(), *head.named_buffers()]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 
-from cliprl.engines import UsageError, compile_engine, open_bundle
+from cliprl.engines import BundleError, UsageError, compile_engine, open_bundle, seal_bundle
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.promptable.head import MaskHead, held_mask
 from cliprl.engines.promptable.hints import HINTS, cell_descriptors, hint_maps
@@ -41,6 +43,20 @@ def test_prompt_maps_have_their_maximum_at_the_click() -> None:
     assert np.unravel_index(maps[2].argmax(), (4, 6)) == (1, 3)
     assert maps[:2].max() == 0
     assert maps[4].sum() == 4
+
+
+def test_a_head_without_hints_names_the_remedy(tmp_path: Path) -> None:
+    shutil.copytree(open_bundle("small").path, tmp_path / "old")
+    graph = onnx.load(tmp_path / "old" / PROMPT_HEAD)
+    for names in (node.input for node in graph.graph.node):
+        names[:] = ["other" if name == "hints" else name for name in names]
+    next(one for one in graph.graph.input if one.name == "hints").name = "other"
+    onnx.save(graph, tmp_path / "old" / PROMPT_HEAD)
+    bundle = open_bundle("small")
+    sealed = seal_bundle(tmp_path / "old", bundle.manifest, bundle.embeddings)
+    with pytest.raises(BundleError, match=r"no input 'hints'.*train it anew") as error:
+        MaskHead(sealed)
+    assert "\n" not in str(error.value)
 
 
 def test_a_head_learns_to_follow_clicks() -> None:
