@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cliprl.bench.harness.host import HostLog, HostReading, HostWatch
-from cliprl.bench.harness.subprocess_call import ANSWER, ERROR, end_process, undisturbed_start
+from cliprl.bench.harness.subprocess_call import ANSWER, ERROR, end_process, ended_by_parent, undisturbed_start
 from cliprl.bench.harness.timing import (
     Answers,
     BenchJob,
@@ -29,7 +27,6 @@ from cliprl.bench.harness.timing import (
     warmed_up,
 )
 from cliprl.engines import CliprlError
-from cliprl.engines.cli.signals import leave_to_parent
 
 Turn = tuple[list[TimedRun], HostReading]
 
@@ -78,24 +75,23 @@ class ReadyProcess:
 
 
 def _serve(line: Connection, prepare: Callable[[BenchJob], Runner], job: BenchJob) -> None:
-    leave_to_parent()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    quiet_libraries()
-    try:
-        runner = prepare(job)
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "out.mp4"
-            frames = warmed_up(runner, job, out)
-            line.send((ANSWER, None))
-            while line.recv():
-                watch = HostWatch()
-                runs = measured_runs(runner, job, out, frames)
-                line.send((ANSWER, (runs, watch.reading())))
-    except EOFError:
-        return  # the measurement is over
-    except Exception as error:
-        error.add_note(traceback.format_exc())
-        line.send((ERROR, error))
+    with ended_by_parent():
+        quiet_libraries()
+        try:
+            runner = prepare(job)
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder) / "out.mp4"
+                frames = warmed_up(runner, job, out)
+                line.send((ANSWER, None))
+                while line.recv():
+                    watch = HostWatch()
+                    runs = measured_runs(runner, job, out, frames)
+                    line.send((ANSWER, (runs, watch.reading())))
+        except EOFError:
+            return  # the measurement is over
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            line.send((ERROR, error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,14 +93,27 @@ def send_value(value: Any) -> None:
         _line.send((REPORT, value))
 
 
-def _call(line: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    global _line
+@contextmanager
+def ended_by_parent() -> Iterator[None]:
+    """In a child process: its parent's SIGTERM raises SystemExit inside, and is ignored after it, while the interpreter ends.
+
+    An exception then would cut its clean-up short and be printed. The signals of terminals are always ignored.
+    """
     leave_to_parent()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    _line = line
     try:
-        answer = (ANSWER, function(*arguments))
-    except Exception as error:
-        error.add_note(traceback.format_exc())
-        answer = (ERROR, error)
-    line.send(answer)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _call(line: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    global _line
+    with ended_by_parent():
+        _line = line
+        try:
+            answer = (ANSWER, function(*arguments))
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            answer = (ERROR, error)
+        line.send(answer)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ from cliprl.bench.harness import timing
 from cliprl.bench.harness.clips import clip_file
 from cliprl.bench.harness.result import UNFINISHED, check_place, read_result
 from cliprl.bench.harness.result_session import ResultSession, unfinished_path
-from cliprl.bench.harness.subprocess_call import in_fresh_process, send_value
+from cliprl.bench.harness.subprocess_call import ended_by_parent, in_fresh_process, send_value
 from cliprl.bench.harness.timing import Answers, BenchJob, interleaved
 from cliprl.engines import CliprlError, UsageError
 
@@ -49,6 +51,22 @@ def test_a_process_reports_and_ends_with_the_measurement(tmp_path: Path) -> None
     assert (tmp_path / "tidied").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def _terminated_while_it_ends() -> None:
+    def terminate() -> None:
+        threading.main_thread().join()  # until the interpreter waits for this thread
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with ended_by_parent():
+        threading.Thread(target=terminate).start()
+
+
+def test_a_process_that_is_ending_ignores_termination(capfd: pytest.CaptureFixture[str]) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_terminated_while_it_ends)
+    process.start()
+    process.join(LIMIT)
+    assert (process.exitcode, capfd.readouterr().err) == (0, "")
 
 
 def _add(n: int) -> int:
