@@ -126,11 +126,11 @@ class CacheStore:
     def clear(self) -> int:
         """Drop every entry, what killed writers left, and what all entries share; returns how many entries there were."""
         entries = self.entries()
-        locks = (path.name.removesuffix(LOCK) for path in self.folder.glob(f".*{LOCK}"))
+        locks = (path.name.removesuffix(LOCK) for path in self._files(f".*{LOCK}"))
         # In a folder where no entry was ever written, files of the same endings are the user's.
         if any(entry.fields for entry in entries) or any(_ENTRY.fullmatch(name) for name in locks):
             self.sweep(0.0)
-            for path in self.folder.glob(f"*{TIMING_FILE}"):
+            for path in self._files(f"*{TIMING_FILE}"):
                 with suppress(OSError):
                     path.unlink()
         for entry in entries:
@@ -139,10 +139,10 @@ class CacheStore:
 
     def sweep(self, age: float) -> None:
         """Remove what killed writers left, of at least this age in seconds: partial files, what has no sidecar."""
-        payloads = (path for path in self.folder.glob(f"*{PAYLOAD}") if _ENTRY.fullmatch(path.stem))
+        payloads = (path for path in self._files(f"*{PAYLOAD}") if _ENTRY.fullmatch(path.stem))
         lost = [p for p in payloads if not self.exists(p.stem)]
-        lost += [p for p in self.folder.glob(f"*{RUNTIME}") if not self.exists(Path(p.stem).stem)]
-        for path in [*self.folder.glob(f".*{PARTIAL}"), *lost]:
+        lost += [p for p in self._files(f"*{RUNTIME}") if not self.exists(Path(p.stem).stem)]
+        for path in [*self._files(f".*{PARTIAL}"), *lost]:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime >= age:
                     path.unlink()
@@ -150,7 +150,7 @@ class CacheStore:
     def entries(self) -> list[EntryInfo]:
         """All entries, the most recently used first."""
         found = []
-        for path in self.folder.glob(f"*{SIDECAR}"):
+        for path in self._files(f"*{SIDECAR}"):
             data = {"fields": {}, "report": {}} | (self.sidecar(path.stem) or {})
             if not _ENTRY.fullmatch(path.stem) or not (data["fields"] or self._has_parts(path.stem)):
                 continue
@@ -164,4 +164,11 @@ class CacheStore:
         return (self.folder / (name + PAYLOAD)).exists() or self.lock(name).exists()
 
     def _runtimes(self, name: str) -> list[Path]:
-        return list(self.folder.glob(f"{glob.escape(name)}.*{RUNTIME}"))
+        return self._files(f"{glob.escape(name)}.*{RUNTIME}")
+
+    def _files(self, pattern: str) -> list[Path]:
+        """The files of this pattern; none in a folder that may not be entered, such as one in another user's home."""
+        try:
+            return list(self.folder.glob(pattern))
+        except PermissionError:
+            return []

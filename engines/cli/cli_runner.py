@@ -53,6 +53,8 @@ def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False) -> int:
     standard error; of an unexpected one the traceback is written to a file, which the line names. uses_torch: in a deleted
     folder torch would end the process.
     """
+    # Processes that libraries start find no modules in the current folder either.
+    os.environ["PYTHONSAFEPATH"] = "1"
     _open_standard_handles()
     _print_all_characters()
     _widen_narrow_output()

@@ -47,7 +47,8 @@ class ChildProcess:
             os.ftruncate(memory, SHARED_BYTES)
             self.memory = mmap(memory, SHARED_BYTES)
             descriptors = (child_end.fileno(), memory)
-            command = [sys.executable, "-c", program, *map(str, descriptors)]
+            # -P: the current folder holds no modules.
+            command = [sys.executable, "-P", "-c", program, *map(str, descriptors)]
             self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
         finally:
             child_end.close()

@@ -110,6 +110,15 @@ def test_unexpected_error_is_one_line_and_keeps_its_traceback(
     assert "raise ERRORS[how]" in kept.read_text()
 
 
+def test_child_processes_import_nothing_from_the_current_folder(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    (tmp_path / "token.py").write_text("raise SystemExit('a module of the user')")
+    end(monkeypatch, capfd, "well")
+    subprocess.run([sys.executable, "-S", "-c", "import token"], cwd=tmp_path, check=True)
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_shown_on_a_terminal_only(terminal: bool) -> None:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=80, _environ={"TERM": "xterm"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forked import Forked
@@ -175,6 +177,20 @@ def test_a_folder_that_cannot_be_made_costs_only_the_caching(tmp_path: Path) -> 
         assert cache.get_or_make(FIELDS, build, said.append) is MADE
     assert build.runs == 2
     assert "this run alone" in said[0]
+
+
+def test_a_folder_of_another_user_costs_only_the_caching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    # As below a home that this user may not enter; root may enter all.
+    for name in ("stat", "mkdir"):
+        monkeypatch.setattr(Path, name, refuse)
+    cache, build, said = EngineCache(tmp_path / "engines"), Builder(), list[str]()
+    assert cache.get_or_make(FIELDS, build, said.append) is MADE
+    assert "Permission denied" in said[0]
+    assert "this run alone" in said[0]
+    assert cache.entries() == []
 
 
 def test_a_read_only_folder_serves_what_it_has(cache: EngineCache) -> None:

@@ -183,6 +183,7 @@ BAD: dict[str, tuple[str, str, Sequence[str]]] = {
         coco([{"segmentation": [[1, 1, 90, 1, 9, 9]]}]),
         ["annotation 1 of 'a.png'", "(90, 1)", "60x40"],
     ),
+    "huge": ("coco", coco([{"segmentation": [[1, 1, 10**400, 1, 9, 9]]}]), ["annotation 1 of 'a.png'", "polygon"]),
     "box": ("coco", coco([{"bbox": [1, 1, 2, 2]}]), ["annotation 1", "segmentation", "boxes"]),
     "empty": ("coco", coco([]), ["no labelled frame"]),
     "no json": ("coco", "{", ["no COCO file"]),

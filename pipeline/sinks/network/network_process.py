@@ -36,7 +36,7 @@ class NetworkProcess:
 
     def __init__(self, url: str, format: str, options: Mapping[str, str]) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            [sys.executable, "-P", "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         assert self._child.stdin is not None
         assert self._child.stdout is not None

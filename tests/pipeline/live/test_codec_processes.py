@@ -59,7 +59,11 @@ def record(folder: Path, encoding: LiveEncoding, fault: Path, planted: str = "",
 
 
 @pytest.mark.parametrize("planted", FAULTS)
-def test_failed_encoder_of_a_recording_loses_no_frame(tmp_path: Path, planted: str) -> None:
+def test_failed_encoder_of_a_recording_loses_no_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('a module of the user')")
+    monkeypatch.chdir(tmp_path)
     log, fault = list[str](), tmp_path / "fault"
     (tmp_path / "rec").mkdir()
     encoding = LiveEncoding(

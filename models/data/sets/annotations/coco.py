@@ -182,7 +182,7 @@ def _lengths(text: str) -> list[int]:
 def _polygons(label: str, segmentation: Sequence[Any], frame: AnnotatedFrame, where: str) -> Annotation:
     try:
         rings = [np.asarray(ring, np.float64).reshape(-1, 2) for ring in segmentation]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise CliprlError(f"{where}: its polygon is no list of x, y, x, y, ...: export the task again") from error
     if frame.size is None:
         raise CliprlError(f"{where}: its image has no width and height: export the task again")
