@@ -83,6 +83,7 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(min=0, help="Draws the corruptions' noise.")] = 0,
     tolerance: Annotated[float, typer.Option(min=0, help="Of the boundary score, in pixels.")] = 5.0,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst frames to draw.")] = 8,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tables of an earlier run.")] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Read the options and run the evaluation."""
@@ -91,6 +92,7 @@ def evaluate_command(
     options = EvaluationOptions(
         data, bundle, split, out, union, tuple(map_ or ()), tuple(ignore or ()), steps, precision, threads, frames,
         corruptions, severities, seed, tolerance, worst, ids, tuple(prompt or ()), tuple(exemplar or ()), input_size,
+        overwrite,
     )  # fmt: skip
     run_evaluation(options, error_console(quiet=quiet))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,8 @@ from cliprl.models.evaluation.scoring import markdown
 from cliprl.models.evaluation.tracking.dataset_tracking import check_has_ids, score_tracking, tracking_table
 from cliprl.pipeline.cli.class_selection import open_with_classes
 
+TABLES = ("scores.json", "counts.json", "scores.md")
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
@@ -56,6 +59,7 @@ class EvaluationOptions:
     prompts: tuple[str, ...] = ()
     exemplars: tuple[str, ...] = ()
     input_size: str | None = None
+    overwrite: bool = False
 
 
 def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str, Any]:
@@ -79,7 +83,7 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
         raise UsageError(f"data set '{options.data}' holds no frames: give another one, or other sequences")
     if options.ids:
         check_has_ids(data, indices)
-    _make(options.out)
+    _make(options.out, options.overwrite)
     predictor = ImageSegmenter(bundle, steps=options.steps, precision=options.precision, threads=options.threads)
     evaluations = []
     with _progress(console) as progress:
@@ -147,7 +151,13 @@ def _first_frames(data: LabelledDataset, limit: int | None) -> list[int]:
     return chosen
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, overwrite: bool) -> None:
+    """Make the folder of the tables. Raises UsageError if that fails, or if it holds tables that may not be replaced."""
+    kept = [name for name in TABLES if os.path.lexists(folder / name)]
+    if kept and not overwrite:
+        raise UsageError(
+            f"'{folder}' holds {', '.join(kept)} of an earlier run: give another --out, or --overwrite to replace them"
+        )
     try:
         (folder / "worst").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -215,11 +225,11 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
             "counts.json": json.dumps(clean.evaluator.counts.to_json()) + "\n",
             "scores.md": text,
         }
-        # Those of an earlier run stay until all of the new ones are on the disk.
+        # With --overwrite, those of an earlier run stay until all of the new ones are on the disk.
         with TemporaryDirectory(prefix=".scores.", dir=folder) as beside:
             for name, content in tables.items():
                 (Path(beside) / name).write_text(content, encoding="utf-8", errors="backslashreplace")
-            for name in tables:
+            for name in TABLES:
                 (Path(beside) / name).replace(folder / name)
         for old in (folder / "worst").glob("*-[0-9]*_*_frame[0-9]*.png"):
             old.unlink()

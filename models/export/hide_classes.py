@@ -34,7 +34,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def hide(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle, which is changed in place.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of the bundle, which is changed in place.", exists=True, file_okay=False)
+    ],
     words: Annotated[
         list[str] | None,
         typer.Option("--hide", metavar="KIND|CLASS", help="Hide it; may be repeated. Without, show all."),

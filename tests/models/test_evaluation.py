@@ -253,6 +253,12 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
     assert "| fog |" in text
     assert "| frames | 2 | 2 |" in text
     assert "| **mean** |" in text
+    again = ("--data", f"folder:{folder}", "--union", "--out", str(out), "--threads", "1", "--worst", "0")
+    status, output = run(*again)
+    assert (status, (out / "scores.md").read_text()) == (2, text)
+    assert "holds scores.json, counts.json, scores.md of an earlier run: give another --out, or --overwrite" in output
+    assert run(*again, "--frames", "1", "--overwrite")[0] == 0
+    assert (out / "scores.md").read_text() != text
 
 
 def test_severity_corrupts_the_data_set_and_the_headline_comes_first(folder: Path, tmp_path: Path) -> None:

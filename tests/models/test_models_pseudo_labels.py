@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from limits import file_size_limit
 from sam_files import write_sam
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
@@ -229,6 +230,8 @@ def test_other_settings_and_foreign_folders_are_refused(frames: Path) -> None:
 
 @pytest.mark.usefixtures("stub")
 def test_full_disk_ends_the_run_which_resumes(frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with file_size_limit(0), pytest.raises(CliprlError, match=r"labels' can't be written.*after the 0 frames"):
+        label_all(options(frames))
     written: list[Path] = []
     real = Path.replace
 

@@ -62,7 +62,7 @@ class LabelFolder:
             toml = f"consecutive = {str(consecutive).lower()}\nignore = [{IGNORE}]\n\n{classes_toml(classes)}"
             self._write(folder / "classes.toml", toml.encode())
         except BaseException:
-            self._file.close()
+            self.__exit__()
             raise
 
     def _resume(self, header: Mapping[str, Any]) -> None:
