@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from contextlib import suppress
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from cliprl.engines import CliprlError, UsageError
@@ -16,6 +19,8 @@ from cliprl.pipeline.sources.video import VideoSource
 _RTSP = QUICK | {"analyzeduration": "200000", "rtsp_transport": "tcp", "timeout": "5000000"}
 # RTSP with media over UDP, by the scheme that other players use; libav has an option instead.
 _RTSP_UDP = "rtspu"
+# A reader that hangs keeps its port until libav's timeout; the next one takes what arrives from then on.
+_SHARED = {"reuse": "1"}
 # libav's options by scheme (times in microseconds).
 _OPTIONS = {
     "rtsp": _RTSP,
@@ -24,7 +29,7 @@ _OPTIONS = {
     "rtmp": QUICK,
     "rtp": QUICK,
     "srt": WITHOUT_PARSER,
-    "udp": WITHOUT_PARSER,
+    "udp": WITHOUT_PARSER | _SHARED,
     "tcp": WITHOUT_PARSER,
     "http": {"rw_timeout": "10000000"},
     "https": {"rw_timeout": "10000000"},
@@ -55,11 +60,35 @@ def _open(url: str, given: SourceOptions, *, live: bool | None) -> VideoSource:
     check_srt(url)
     check_port(url)
     _resolve(url)
+    if scheme == "udp":
+        _check_free(url)
     if scheme == _RTSP_UDP:
         url = "rtsp" + url[len(_RTSP_UDP) :]
     return VideoSource(
         url, options=_OPTIONS[scheme], timeout=TIMEOUT, live=live, stream=given.stream, decoder=given.decoder
     )
+
+
+# UDP ports that this process has received on.
+_received = set[int]()
+
+
+def _check_free(url: str) -> None:
+    """Raise CliprlError if another program receives on the UDP port of `url`: the newest one would take its stream."""
+    parts = urlsplit(url)
+    assert parts.port is not None, "it is checked"
+    with suppress(ValueError):  # a name, or none
+        if ip_address(parts.hostname or "").is_multicast:
+            return
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", parts.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and parts.port not in _received:
+                raise CliprlError(
+                    f"{redact(url)} can't be read: another program receives on port {parts.port}: end it, or choose another port"
+                ) from None
+    _received.add(parts.port)
 
 
 def _resolve(url: str) -> None:

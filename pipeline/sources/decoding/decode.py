@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import av
 
 from cliprl.pipeline.core.thread_policy import codec_threads
-from cliprl.pipeline.sources.decoding.codec_change import CodecWatch
+from cliprl.pipeline.sources.decoding.codec_change import CodecWatch, successor
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxer
 from cliprl.pipeline.sources.decoding.h264_reordering import h264_reordering
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
@@ -170,8 +170,8 @@ class PacketDecoder:
         self.context = wrap(self.context) if wrap else self.context
         self.notes: list[str] = self.context.notes if wrap else []
         self._live = live
-        may_change = not live and not self.context.is_hwaccel and CodecWatch.fits(container, self.context.name)
-        self._watch = CodecWatch(self.context.name) if may_change else None
+        may_change = not self.context.is_hwaccel and CodecWatch.fits(container, self.context.name)
+        self._watch = CodecWatch(self.context.name, fixed=wrap is not None) if may_change else None
         self.codec_changes: list[tuple[int, str]] = []
         self._undelayed = ParserBypass(container, self.context)
         self._order = DisplayOrder(delay=h264_reordering(stream.codec_context), format=container.format.name)
@@ -268,9 +268,8 @@ class PacketDecoder:
         self._send(None)
         if self.images:
             self.codec_changes.append((self.images, codec))
-        flags, threads = self.context.flags, self.context.thread_count
-        self.context = av.CodecContext.create(codec, "r")
-        self.context.thread_type, self.context.thread_count, self.context.flags = "AUTO", threads, flags
+        self._undelayed.end()
+        self.context = successor(self.context, codec)
 
     def _send(self, packet: Packet | None) -> None:
         try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import av
 from av.format import Flags
 
 from cliprl.pipeline.sources.decoding.arrival_clock import ArrivalClock, PacketStamp
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxer
-from cliprl.pipeline.sources.decoding.low_latency import ParserBypass, has_key
+from cliprl.pipeline.sources.decoding.low_latency import TIMEOUT, ParserBypass, has_key
 from cliprl.pipeline.sources.decoding.timeline import Timeline
 
 # Packets older than `LATE_SECONDS` for `_HOLD` seconds without a break are skipped: a decoder that only had to pause
@@ -124,6 +126,9 @@ _STORED = ("hls", "dash")
 _NO_TIMES: Any = Flags.no_timestamps.value
 # How long closing waits for a read that is under way, and a reader for room, in seconds.
 _CLOSING, _TICK = 1.0, 0.05
+# Seconds without a packet, and of packets without a frame, after which a stream has ended. Without lost packets there is a
+# frame within two groups of pictures, which last 10 s at most.
+SILENCE, NO_FRAME = TIMEOUT[1], 20.0
 
 
 class PacketReader(threading.Thread):
@@ -145,6 +150,7 @@ class PacketReader(threading.Thread):
         self._queue = LivePacketQueue(self._clock, stored=self.stored)
         self._changed = threading.Condition()
         self._ended = self._closed = False
+        self._fruitless: float | None = None  # when the first packet after the last frame was taken
 
     @property
     def skipped(self) -> int:
@@ -163,14 +169,24 @@ class PacketReader(threading.Thread):
 
     def due(self, image: Any) -> float:
         """When a frame would have arrived without any backlog, by `time.monotonic()`."""
-        stamp = image.opaque
+        stamp, self._fruitless = image.opaque, None
         with self._changed:
             return time.monotonic() if stamp is None else self._clock.due(stamp)
 
     def take(self) -> tuple[Packet | None, bool]:
-        """The next packet to decode, and whether others before it were dropped; None at the end. Waits for it."""
+        """The next packet to decode, and whether others before it were dropped; None at the end. Waits for it.
+
+        A stream whose packets have stopped, or give no frame any more, has ended. libav's own timeout does not see a sender
+        that goes on with another stream, such as under other PIDs of MPEG-TS.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: len(self._queue) or self._ended or self._closed)
+            if not self._changed.wait_for(lambda: len(self._queue) or self._ended or self._closed, SILENCE):
+                self._demuxer.failure = av.error.TimeoutError(errno.ETIMEDOUT, "no packet of the video")
+            elif self._fruitless is None:
+                self._fruitless = time.monotonic()
+            elif time.monotonic() - self._fruitless > NO_FRAME and not self._ended:
+                self._demuxer.failure = av.error.InvalidDataError(errno.EINVAL, "no frame")
+                return None, False
             found = self._queue.take(time.monotonic()) if not self._closed else None
             self._changed.notify_all()
         return (found[0].packet, found[1]) if found else (None, False)

@@ -8,13 +8,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
+from cliprl.engines import CliprlError
 from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources.decoding import packet_queue
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass, slices_in
+from cliprl.pipeline.sources.errors import Problem, SourceError
 
 PICTURES = 90
 _SLICE, _KEY, _SETTINGS, _FIRST, _LATER = b"\0\0\1\x41", b"\0\0\1\x65", b"\0\0\1\x67\x88", b"\x9a\0", b"\x42\0"
@@ -141,3 +145,79 @@ def test_what_needs_the_parser_gets_it(kind: str) -> None:
         bright = levels(url, hold, 0)
     assert len(bright) > 12
     assert all(a != b for a, b in zip(bright[-12:], bright[-11:], strict=False)), bright
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("libx264", "libx265"), ("libx265", "mpeg2video"), ("mpeg2video", "libx264")]
+)
+def test_a_live_stream_goes_on_in_another_codec(first: str, second: str) -> None:
+    """Its frames were lost, or noise of the wrong decoder, for as long as the sender stayed with the new codec."""
+    parts = [encoded(codec) for codec in (first, second)]
+    data = b"".join(as_transport_stream(stream, [bytes(p) for p in packets]) for stream, packets in parts)
+    hold = threading.Event()
+    hold.set()
+    with served(data, hold) as url, open_source(url) as source:
+        last = list(source)[-1]
+        assert last.seconds > 1.9 * PICTURES / 25
+        assert last.luma[100, 100] > 128
+        assert any("the codec changes" in note for note in source.info.notes)
+
+
+class Wrapped:
+    """A decoder in the place of libav's, which passes all on."""
+
+    notes: Sequence[str] = ()
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def close(self) -> None:
+        return
+
+
+def test_codec_change_reopens_a_stream_with_its_own_decoder() -> None:
+    parts = [encoded(codec) for codec in ("libx264", "libx265")]
+    data = b"".join(as_transport_stream(stream, [bytes(p) for p in packets]) for stream, packets in parts)
+    hold = threading.Event()
+    hold.set()
+    with (
+        served(data, hold) as url,
+        open_source(url, decoder=Wrapped) as source,
+        pytest.raises(CliprlError, match="changes to hevc"),
+    ):
+        list(source)
+
+
+def test_a_sender_that_goes_on_with_other_streams_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libav reads on and waits for none of its own packets: the picture stayed away for ever."""
+    monkeypatch.setattr(packet_queue, "SILENCE", 0.2)
+    hold = threading.Event()
+    stream, packets = encoded()
+    with served(as_transport_stream(stream, [bytes(p) for p in packets]), hold) as url, open_source(url) as source:
+        with pytest.raises(SourceError) as caught:
+            list(source)
+        assert caught.value.problem is Problem.TIMEOUT
+        hold.set()
+
+
+def test_packets_that_give_no_frame_end_a_live_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, packets = encoded()
+    payloads = [bytes(p) for p in packets]
+    payloads += [b"\0\0\1\x41" + bytes([0x9A, 0x02]) for _ in range(9)]  # slices without a key frame
+    hold = threading.Event()
+    with served(as_transport_stream(stream, payloads), hold) as url, open_source(url) as source:
+        monkeypatch.setattr(packet_queue, "NO_FRAME", -1.0)
+        with pytest.raises(SourceError) as caught:
+            list(source)
+        assert caught.value.problem is Problem.CODEC
+        hold.set()
+
+
+def test_a_udp_port_of_another_program_is_not_taken_over() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(CliprlError, match="another program receives on port"):
+            open_source(f"udp://127.0.0.1:{other.getsockname()[1]}")
