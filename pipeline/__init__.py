@@ -1,6 +1,7 @@
 """Real-time segmentation overlays on video: sources, segmenter, overlay, sinks and the streams that run them."""
 
-import cliprl.engines  # noqa: F401 - before all libraries
+import cliprl.engines
+import cliprl.engines.cli.head_start  # noqa: F401 - while all that follows is imported
 from cliprl.pipeline.core.buffers import FrameRing
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage

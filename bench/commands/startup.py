@@ -20,14 +20,14 @@ from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.engines import CliprlError
 
 METHOD = {
-    "includes": "a process from its launch to its end: Python, imports, the bundle's hashes, engines, opening the clip, one "
-    "frame decoded, segmented, painted and encoded, the file closed",
+    "includes": "the console script from its launch to its end: Python, imports, the bundle's hashes, engines, opening the "
+    "clip, one frame decoded, segmented, painted and encoded, the file closed",
     "warm": "compiled engines are found in the cache",
     "cold": "the cache is empty: engines are compiled and pass the accuracy gate",
     "files": "in the system's page cache; Python's bytecode is there, as in an installed package",
 }
 # The programs of the cases; their differences show the time of each part.
-STREAM_CODE = "from cliprl.pipeline.cli.main import main; main()"
+STREAM_CODE = "import sys; sys.argv[0] = 'cliprl-stream'; from cliprl.pipeline.cli.main import main; main()"
 PARTIAL_STARTS = {"python": "pass", "imports": "import cliprl.pipeline.cli.run"}
 WARM_CACHE, COLD_CACHE = CASES = "warm", "cold"
 
