@@ -18,7 +18,7 @@ import numpy as np
 
 from cliprl.engines.backends.engine import LogFunction
 from cliprl.engines.bundle.bundle import IMAGE, Bundle, open_bundle
-from cliprl.engines.cli.loading import SCRIPT
+from cliprl.engines.cli.loading import CONSOLE_SCRIPT
 from cliprl.engines.selection.engine_variant import CompiledBundle
 from cliprl.engines.selection.load_engines import load_engines
 
@@ -109,6 +109,6 @@ def loaded_ahead(bundle: Bundle, log: LogFunction) -> CompiledBundle | None:
     return _begun.pop().engines(log)
 
 
-if SCRIPT == PROGRAM and (_named := guessed_bundle(sys.argv[1:])):
+if CONSOLE_SCRIPT == PROGRAM and (_named := guessed_bundle(sys.argv[1:])):
     with suppress(RuntimeError):  # no more threads here
         _begun.append(HeadStart(_named))

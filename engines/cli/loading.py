@@ -25,7 +25,7 @@ def _console_script() -> str:
 
 
 # The name of this console script, or "".
-SCRIPT = _console_script()
+CONSOLE_SCRIPT = _console_script()
 # The exit status, once it is certain.
 _statuses: list[int] = []
 
@@ -39,10 +39,10 @@ def exit_on_signals(status: int, numbers: tuple[signal.Signals, ...], message: s
 
     def leave(number: int, frame: FrameType | None) -> None:
         if message:
-            os.write(2, f"{SCRIPT}: {message}\n".encode())
+            os.write(2, f"{CONSOLE_SCRIPT}: {message}\n".encode())
         os._exit(status)
 
-    for number in numbers if SCRIPT else ():
+    for number in numbers if CONSOLE_SCRIPT else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave)
 
@@ -79,15 +79,15 @@ def _check_address_space() -> None:
         f"too little memory: the process is limited to {limit >> 20} MiB of address space (ulimit -v), and needs at least "
         f"{LEAST >> 20} MiB: raise the limit"
     )
-    if SCRIPT:
-        print(f"{SCRIPT}: {text}", file=sys.stderr)
+    if CONSOLE_SCRIPT:
+        print(f"{CONSOLE_SCRIPT}: {text}", file=sys.stderr)
         raise SystemExit(1)
     raise MemoryError(text)
 
 
-if SCRIPT:
+if CONSOLE_SCRIPT:
     atexit.register(_leave)
-if SCRIPT == "cliprl-stream":
+if CONSOLE_SCRIPT == "cliprl-stream":
     gc.disable()  # until its first frame: what is imported stays
 exit_on_signals(130, (signal.SIGINT,), "interrupted")
 _check_address_space()
