@@ -1,4 +1,4 @@
-"""Load the engines of a run of `cliprl-stream` on a thread of their own while the program imports the rest of itself.
+"""Load the engines of a run of `cliprl-stream` on another thread while the program imports the rest of itself.
 
 Most of the time of a start is Python's, which has one thread at a time; networks are loaded outside it, on another processor.
 What the command line will say is guessed from its words; where the guess is wrong, or no console script runs, nothing changes.
@@ -58,7 +58,7 @@ class HeadStart:
         return self._bundle.result()
 
     def engines(self, log: LogFunction) -> CompiledBundle:
-        """The engines, when they are loaded; `log` gets what was and will be told about that."""
+        """The engines, when they are loaded; `log` gets the messages about that, earlier ones too."""
         with self._lock:
             for message in self._messages:
                 log(message)
