@@ -13,6 +13,8 @@ from cliprl.bench.harness import stats
 from cliprl.engines import CliprlError, UsageError
 
 SCHEMA = "cliprl-bench"
+# Bytes of a file by which this program knows what it wrote.
+_HEAD = 1024
 RESULT_VERSION = 1
 # Decimals of a stored sample: a tenth of a microsecond if the unit is a millisecond.
 DIGITS = 4
@@ -155,16 +157,28 @@ def write_text(path: Path, text: str) -> None:
         raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
 
 
-def check_place(path: Path) -> None:
-    """Raise UsageError if a file can't be written; called before anything is measured."""
+def check_place(path: Path, mark: str = f'"schema": "{SCHEMA}"') -> None:
+    """Raise UsageError if a file can't be written, or is another than this program wrote; called before anything is measured.
+
+    `mark` stands at the beginning of every file of the kind that is to be written.
+    """
     old = path.is_file()
     try:
+        if old and (start := _start(path)) and mark.encode() not in start:
+            raise UsageError(
+                f"'{path}' exists, and cliprl-bench did not write it as such a file: give another name with -o"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()
         if not old and path.is_file():
             path.unlink()
     except OSError as error:
         raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD)
 
 
 def _lines(values: Sequence[Any]) -> str:

@@ -31,13 +31,22 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 _HEADERS = threading.Lock()
 
 
-def files_below(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> Iterator[Path]:
+def files_below(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES, *, whole: bool = True) -> Iterator[Path]:
     """Yield the files of a folder and its sub-folders whose suffix is one of those, in any case, also behind links.
 
-    Hidden files and folders are left out: there, systems put copies and previews.
+    Hidden files and folders are left out: there, systems put copies and previews. `whole`: raise CliprlError for a folder that
+    can't be read, whose files would be missing without notice.
     """
+
+    def refuse(error: OSError) -> None:
+        # lost+found is the system's, in the first folder of a disk.
+        if whole and not isinstance(error, FileNotFoundError) and Path(error.filename).name != "lost+found":
+            raise CliprlError(
+                f"'{error.filename}' can't be read ({error.strerror}): give it read permission, or give other folders"
+            )
+
     above = {str(folder): {os.path.realpath(folder)}}
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = above.pop(place)
         links = {name: os.path.realpath(os.path.join(place, name)) for name in folders if not name.startswith(".")}
         folders[:] = [name for name, real in links.items() if real not in here]  # a link may lead back

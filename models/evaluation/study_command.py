@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cliprl.engines import CliprlError
+from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.protocol import ProtocolSet, shipped_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
@@ -42,9 +43,10 @@ def content_of(one: ProtocolSet, context: DatasetContext) -> str:
 
 
 def write_result(path: Path, text: str) -> None:
-    """Write a result file, and make its folder. Raises CliprlError if it can't be written."""
+    """Write a result file, and make its folder. Raises CliprlError if it can't be written; an earlier one stays then."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        with atomic_write(path) as file:
+            file.write((text.rstrip("\n") + "\n").encode())
     except OSError as error:
         raise CliprlError(f"'{path}' can't be written ({error.strerror}): choose another place with --out") from error

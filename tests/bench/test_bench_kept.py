@@ -19,7 +19,7 @@ from waiting import until
 from cliprl.bench.commands import soak
 from cliprl.bench.harness import timing
 from cliprl.bench.harness.clips import clip_file
-from cliprl.bench.harness.result import UNFINISHED, check_place, read_result
+from cliprl.bench.harness.result import SCHEMA, UNFINISHED, check_place, read_result
 from cliprl.bench.harness.result_session import ResultSession, unfinished_path
 from cliprl.bench.harness.subprocess_call import ended_by_parent, in_fresh_process, send_value
 from cliprl.bench.harness.timing import Answers, BenchJob, interleaved
@@ -157,8 +157,9 @@ def test_a_signal_ends_the_command_and_keeps_the_rounds(tmp_path: Path, number: 
 def test_unwritable_place_is_reported_before_any_measurement(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another place"):
         check_place(tmp_path)
-    (tmp_path / "r.json").write_text("old")
+    old = f'{{"schema": "{SCHEMA}", "version": 1}}'
+    (tmp_path / "r.json").write_text(old)
     check_place(tmp_path / "r.json")
     check_place(tmp_path / "new.json")
-    assert (tmp_path / "r.json").read_text() == "old"
+    assert (tmp_path / "r.json").read_text() == old
     assert not (tmp_path / "new.json").exists()

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,9 +25,10 @@ from cliprl.bench.commands import suite
 from cliprl.bench.commands.results import check, compare, plots, readme, report
 from cliprl.bench.harness import environment, table
 from cliprl.bench.harness.registry import measurements
-from cliprl.bench.harness.result import RESULT_VERSION, Result, Series, read_result
+from cliprl.bench.harness.result import RESULT_VERSION, Result, Series, check_place, read_result
 from cliprl.bench.peers import all_peers
 from cliprl.engines import CliprlError, UsageError
+from cliprl.engines.cli.cli_runner import run_app
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -293,6 +295,29 @@ def test_report_writes_page_and_tables(cliprl_bench: Callable[..., Any], tmp_pat
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
     assert "| cliprl-stream | latency | ms |" in (tmp_path / "r.md").read_text()
+
+
+def test_file_of_another_program_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result().write(tmp_path / "r.json")
+    (tmp_path / "clip.mp4").write_bytes(bytes(2000))
+    monkeypatch.chdir(tmp_path)
+
+    def bench(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["cliprl-bench", *words])
+        return run_app(app, "cliprl-bench")
+
+    assert bench("report", "r.json", "-o", "r.html", "--markdown", "r.md") == 0
+    left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for words in (
+        ("stream", "clip.mp4", "-o", "clip.mp4"),
+        ("report", "r.json", "-o", "r.json"),
+        ("report", "r.json", "--markdown", "clip.mp4"),
+        ("peers", "clip.mp4", "-o", "r.html"),
+    ):
+        assert bench(*words) == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == left
+    for name, mark in (("r.json", '"schema"'), ("r.html", report._TITLE), ("r.md", "## stages")):
+        check_place(tmp_path / name, mark)
 
 
 def test_figures_are_written_between_the_marks_alone(tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def test_other_folders_are_not_read_without_need(images: Path, monkeypatch: pyte
     (images / "x.coco.json").write_text(coco([{"segmentation": [SQUARE]}]))
     read: list[Path] = []
 
-    def noted(folder: Path) -> Iterator[Path]:
+    def noted(folder: Path, *, whole: bool) -> Iterator[Path]:
         read.append(folder)
-        return files_below(folder)
+        return files_below(folder, whole=whole)
 
     monkeypatch.setattr(frames, "files_below", noted)
     assert len(open_dataset(f"coco:{images}/x.coco.json")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -342,6 +343,25 @@ def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: 
     assert done.returncode == 1
     (spec,) = done.stderr.strip().splitlines()
     assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in spec
+
+
+def test_folder_that_may_not_be_read_is_named(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(place: str | int) -> object:
+        if Path(str(place)).name in ("b", "lost+found"):  # as root may read all
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return real(place)
+
+    (mine / "images" / "lost+found").mkdir()
+    whole = open_dataset(f"stills:{mine}/images")
+    monkeypatch.setattr(os, "scandir", scandir)
+    for kind in ("folder", "stills"):
+        with pytest.raises(CliprlError, match=r"images/b' can't be read \(Permission denied\)"):
+            open_dataset(f"{kind}:{mine}{'/images' * (kind == 'stills')}")
+    for side in ("images", "masks"):
+        shutil.rmtree(mine / side / "b")
+    assert 0 < len(open_dataset(f"stills:{mine}/images")) < len(whole)
 
 
 def test_hidden_files_links_and_deep_folders(mine: Path, tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ import typer
 from cliprl.bench.commands.results.plots import INSTALL, Bar, Line, bar_plot, line_plot
 from cliprl.bench.harness import stats
 from cliprl.bench.harness.registry import app
-from cliprl.bench.harness.result import Result, Series, read_result, write_text
+from cliprl.bench.harness.result import Result, Series, check_place, read_result, write_text
 from cliprl.bench.harness.table import COLUMNS, format_result, median, provenance, rows
 from cliprl.bench.peers import cliprl_contender
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.statistics import STAGES
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_TITLE = "<title>cliprl-bench</title>"
 # Points of a latency curve; medians of a timeline.
 CURVE, MOMENTS = 200, 120
 
@@ -32,6 +33,9 @@ def command(
 ) -> None:
     """One HTML page with plots and tables, which needs neither network nor script (needs the extra `bench`)."""
     results = [read_result(path) for path in files]
+    check_place(output, _TITLE)
+    if table is not None:
+        check_place(table, f"## {results[0].kind}")
     write_text(output, html(results))
     if table is not None:
         write_text(table, "\n".join(format_result(result) for result in results))

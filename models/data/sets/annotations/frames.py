@@ -112,7 +112,7 @@ class _ImageIndex:
     def __init__(self, folder: Path, is_own: bool) -> None:
         """Read the folder. In the label file's own (`is_own`), frames are also found by their number, under another naming."""
         self._by_end, self._by_number = dict[str, list[Path]](), dict[str, list[Path]]()
-        for path in sorted(files_below(folder), key=natural_order):
+        for path in sorted(files_below(folder, whole=False), key=natural_order):
             parts = path.relative_to(folder).parts
             # Frames of another label file are found by their folder and name only.
             foreign = any(PurePosixPath(part).suffix in (".frames", ".dataset", ".yolo") for part in parts[:-1])
