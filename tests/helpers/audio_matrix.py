@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
-from sound_media import CONTAINERS, FRAMES, heard_seconds, make_media, payload, streams_of
+from sound_media import CONTAINERS, heard_seconds, make_media, payload, streams_of
 
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.sinks import VideoSink
@@ -25,6 +26,8 @@ from cliprl.pipeline.sources import open_source
 
 README = Path(__file__).parents[2] / "pipeline" / "README.md"
 OUTPUTS = ("mp4", "mov", "mkv")
+# Frames of each input, at 25 a second: some packets of each sound.
+FRAMES = 6
 _BEGIN, _END = "<!-- audio matrix: python tests/helpers/audio_matrix.py -->", "<!-- end of the audio matrix -->"
 # Seconds that a child may take for one case.
 _PATIENCE = 60.0
@@ -108,11 +111,10 @@ def _lines(handle: int) -> Iterator[str]:
 
 def _child(folder: Path) -> None:
     for container, sound in json.load(sys.stdin):
-        _say(container, sound, "input", "")
+        _say(container, sound, "an output", "")
         source = _make(folder, container, sound)
-        for output in OUTPUTS:
-            _say(container, sound, output, "")
-            _say(container, sound, output, _verdict(source, folder / f"out.{output}", _codecs(container, sound)))
+        for output, verdict in _verdicts(source, folder, _codecs(container, sound)).items():
+            _say(container, sound, output, verdict)
 
 
 def _say(*parts: str) -> None:
@@ -126,34 +128,50 @@ def _codecs(container: str, sound: str) -> Sequence[str]:
 def _make(folder: Path, container: str, sound: str) -> Path | None:
     codecs = _codecs(container, sound)
     try:
-        return make_media(folder / f"in.{container}", audio=codecs, layout=SOUNDS[sound][1])
+        return make_media(folder / f"in.{container}", audio=codecs, layout=SOUNDS[sound][1], frames=FRAMES)
     except (ValueError, OSError, av.FFmpegError):
         return None
 
 
-def _verdict(source: Path | None, target: Path, tracks: Sequence[str]) -> str:
+def _verdicts(source: Path | None, folder: Path, tracks: Sequence[str]) -> dict[str, str]:
+    if source is None:
+        return dict.fromkeys(OUTPUTS, "no input")
     try:
-        return "no input" if source is None else _copy(source, target, tracks)
+        return _copy(source, folder, tracks)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return dict.fromkeys(OUTPUTS, f"{type(error).__name__}: {error}")
 
 
-def _copy(source: Path, target: Path, tracks: Sequence[str]) -> str:
-    """Write the source's frames, unsegmented, and see what came out."""
-    with open_source(str(source)) as frames, VideoSink(target, OutputSpec(frames.info, ())) as sink:
+def _copy(source: Path, folder: Path, tracks: Sequence[str]) -> dict[str, str]:
+    """Write the source's frames, unsegmented, into all outputs at once, and see what came out."""
+    with ExitStack() as stack:
+        frames = stack.enter_context(open_source(str(source)))
+        sinks = {
+            output: stack.enter_context(VideoSink(folder / f"out.{output}", OutputSpec(frames.info, ())))
+            for output in OUTPUTS
+        }
         for frame in frames:
-            sink.write(frame, None)
+            for sink in sinks.values():
+                sink.write(frame, None)
+    sound, seconds = payload(source), heard_seconds(source)
+    # A container may take packets in which no reader finds sound.
+    there = all(sound) and len(sound) == len(tracks)
+    return {
+        output: _verdict(folder / f"out.{output}", sink.notes, sound, seconds, there) for output, sink in sinks.items()
+    }
+
+
+def _verdict(target: Path, notes: Sequence[str], sound: list[int], seconds: list[float], there: bool) -> str:
     written = sum(count for _, count in streams_of(target, "video"))
     if written != FRAMES:
         return f"{written} of {FRAMES} frames"
-    if not all(payload(source)) or len(payload(source)) != len(tracks):
-        return "no input"  # the container took the packets, but no reader finds sound in it
-    heard = zip(heard_seconds(source), heard_seconds(target), strict=False)
-    if payload(target) == payload(source) and all(abs(a - b) < 0.03 for a, b in heard):
+    if not there:
+        return "no input"
+    copied = payload(target)
+    heard = zip(seconds, heard_seconds(target), strict=False)
+    if copied == sound and all(abs(a - b) < 0.03 for a, b in heard):
         return "kept"
-    return (
-        "noted" if any("audio" in note for note in sink.notes) else f"lost: {payload(source)} became {payload(target)}"
-    )
+    return "noted" if any("audio" in note for note in notes) else f"lost: {sound} became {copied}"
 
 
 def table(results: Sequence[Result]) -> str:
