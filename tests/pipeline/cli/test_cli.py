@@ -9,7 +9,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import av
 import pytest
 import typer
+from waiting import PATIENCE, until
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
@@ -60,7 +60,7 @@ def frames_of(path: Path) -> int:
 
 def test_the_default_run_writes_an_overlay_and_prints_a_summary(tmp_path: Path) -> None:
     words = [COMMAND, "demo:?seconds=1&size=320x256"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert frames_of(tmp_path / "demo_overlay.mp4") == 25
     for word in ("25 frames", "FPS", "p99 ms", "CLIP encoder", "refinement", "0 dropped", "demo_overlay.mp4"):
@@ -245,12 +245,10 @@ def test_an_interrupted_run_leaves_a_file_that_plays(tmp_path: Path, number: sig
     with subprocess.Popen(
         arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 60
         events = tmp_path / "events.jsonl"
-        while time.monotonic() < deadline and not _lines(tmp_path, events) > 20:
-            time.sleep(0.05)
+        until(lambda: process.poll() is not None or _lines(tmp_path, events) > 20)
         process.send_signal(number)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert "interrupted" in error
     assert "Traceback" not in error
@@ -267,7 +265,7 @@ def test_a_closed_terminal_leaves_a_file_that_plays(tmp_path: Path) -> None:
         while _lines(tmp_path, events) <= 20:
             assert os.read(ours, 65536)  # it must not wait for its terminal
         os.close(ours)
-        assert process.wait(timeout=60) == 128 + signal.SIGHUP
+        assert process.wait(timeout=PATIENCE) == 128 + signal.SIGHUP
     assert frames_of(tmp_path / "out.mp4") == len(events.read_text().splitlines()) - 1 > 19
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "out.mp4"]
 
@@ -287,11 +285,9 @@ def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
     with subprocess.Popen(
         arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not _lines(tmp_path, tmp_path / "events.jsonl") > 1:
-            time.sleep(0.02)
+        until(lambda: process.poll() is not None or _lines(tmp_path, tmp_path / "events.jsonl") > 1)
         process.send_signal(signal.SIGHUP)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
     assert frames_of(tmp_path / "out.mp4") == 50
 

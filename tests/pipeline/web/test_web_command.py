@@ -69,6 +69,11 @@ def until(url: str, pattern: str) -> str:
     return match[1] if match.groups() else match[0]
 
 
+def displayed(url: str) -> float:
+    """The number of frames that were displayed."""
+    return float(until(url + "metrics", r"^cliprl_frames_displayed_total (\S+)"))
+
+
 def in_background() -> None:
     """As a shell without job control starts what ends with &."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -105,7 +110,7 @@ def test_file_plays_at_its_rate_and_last_frame_stays(tmp_path: Path, start: Call
 
 
 def test_demo_shows_masks_records_and_follows_on_request(tmp_path: Path) -> None:
-    words = ["demo:?size=160x128&seconds=0", "--web=127.0.0.1:0", "-q", "--ids", "-o", "seen.jsonl"]
+    words = ["demo:?size=160x128&seconds=0&rate=10", "--web=127.0.0.1:0", "-q", "--ids", "-o", "seen.jsonl"]
     with running(tmp_path, *words) as (process, url):
         until(url + "metrics", r'^cliprl_mask_state\{state="(?:fresh|aged)"\} 1')
         assert fetch(url + "api/controls", {"recording": True})[0] == 200
@@ -117,7 +122,10 @@ def test_demo_shows_masks_records_and_follows_on_request(tmp_path: Path) -> None
             time.sleep(0.1)
         status, answer = fetch(url + "api/follow", {"box": [0, 0, 1, 1]})
         assert status == 200
-        time.sleep(1)
+        begun = displayed(url)
+        while displayed(url) < begun + 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert fetch(url + "api/controls", {"recording": False})[0] == 200
         process.send_signal(signal.SIGHUP)
         process.communicate(timeout=60)
@@ -134,7 +142,7 @@ def test_demo_shows_masks_records_and_follows_on_request(tmp_path: Path) -> None
 
 
 def test_beyond_loopback_the_address_holds_a_token(tmp_path: Path) -> None:
-    with running(tmp_path, "demo:?size=160x128", "--web", "0.0.0.0:0", "-q") as (_, url):
+    with running(tmp_path, "demo:?size=160x128&rate=10", "--web", "0.0.0.0:0", "-q") as (_, url):
         place, _, token = url.partition("/#token=")
         assert len(token) >= 32
         assert fetch(place + "/metrics")[0] == 401
@@ -260,7 +268,7 @@ def test_a_file_that_waits_ends_by_ctrl_c(tmp_path: Path) -> None:
 
 
 def test_beyond_loopback_every_address_that_others_can_reach_is_told(tmp_path: Path) -> None:
-    with running(tmp_path, "demo:?size=160x128", "--web", "0.0.0.0:0", "-q") as (process, url):
+    with running(tmp_path, "demo:?size=160x128&rate=10", "--web", "0.0.0.0:0", "-q") as (process, url):
         places = external_addresses(ipv6=False)
         assert not [place for place in places if place.startswith("127.")]
         assert process.stderr is not None
@@ -274,7 +282,7 @@ def test_beyond_loopback_every_address_that_others_can_reach_is_told(tmp_path: P
 
 
 def test_on_loopback_there_is_one_address(tmp_path: Path) -> None:
-    with running(tmp_path, "demo:?size=160x128", "--web", "127.0.0.1:0", "-q") as (process, url):
+    with running(tmp_path, "demo:?size=160x128&rate=10", "--web", "127.0.0.1:0", "-q") as (process, url):
         until(url + "metrics", r"^cliprl_frames_displayed_total [1-9]")
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
