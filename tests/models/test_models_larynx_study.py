@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from stand_in import stand_in
 from tiny import NETWORK
 
 from cliprl.engines.cli.cli_runner import run_app
@@ -17,7 +18,6 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.batch_loader import Mixture, labelled_batch
 from cliprl.models.data.sets.vocalfolds import VocalFolds
-from cliprl.models.export import export
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.unet import UNet
 from cliprl.models.studies import larynx_study
@@ -67,8 +67,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
 def test_a_fold_trains_both_networks_and_writes_the_table(
     frames: Path, recipe: tuple[Path, Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The study reads the bundle's scores alone; its text network is exported in the tests of training.
-    monkeypatch.setattr(export, "add_text_if_possible", lambda bundle, network: bundle)
+    # The study reads the bundle's scores alone; its networks are exported in the tests of training.
+    monkeypatch.setattr("cliprl.models.training.training.export_bundle", stand_in)
     splits = larynx_study.SPLITS["vocalfolds"]
     monkeypatch.setattr(larynx_study, "SPLITS", {"vocalfolds": {"without-seq7": splits["without-seq7"]}})
     monkeypatch.setattr(

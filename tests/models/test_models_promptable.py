@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,15 +86,22 @@ def head_inputs(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return inputs | {"image": rng.integers(0, 256, (1, 64, 96, 3), np.uint8)}
 
 
-def test_a_head_goes_on_from_an_exported_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[PromptHead, Path, dict[str, Any]]:
+    """A head, its file, and inputs of it."""
     torch.manual_seed(0)
-    first, rng = PromptHead(4, 4), np.random.default_rng(0)
+    head, rng, folder = PromptHead(4, 4), np.random.default_rng(0), tmp_path_factory.mktemp("head")
     for _ in range(3):  # so that the statistics of its batch normalizations are not those of a new one
-        first(*map(torch.from_numpy, head_inputs(rng).values()))
+        head(*map(torch.from_numpy, head_inputs(rng).values()))
     inputs = head_inputs(rng)
-    write_prompt_head(first.eval(), inputs["features"][0], inputs["image"][0], tmp_path)
+    write_prompt_head(head.eval(), inputs["features"][0], inputs["image"][0], folder)
+    return head, folder / PROMPT_HEAD, inputs
+
+
+def test_a_head_goes_on_from_an_exported_one(exported: tuple[PromptHead, Path, dict[str, Any]]) -> None:
+    first, path, inputs = exported
     tensors, second = [torch.from_numpy(one) for one in inputs.values()], PromptHead(4, 4)
-    repeat_head(second, tmp_path / PROMPT_HEAD, tensors)
+    repeat_head(second, path, tensors)
     with torch.no_grad():
         assert torch.allclose(second.eval()(*tensors), first(*tensors), atol=1e-3)
 
@@ -113,14 +121,11 @@ def test_hints_find_what_looks_like_the_clicked_object() -> None:
     assert hints[0].argmax() in (8 * 24 + 18, 7 * 24 + 18)
 
 
-def test_the_exported_head_gives_the_networks_mask(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    head, rng = PromptHead(4, 4).eval(), np.random.default_rng(0)
-    inputs = head_inputs(rng)
+def test_the_exported_head_gives_the_networks_mask(exported: tuple[PromptHead, Path, dict[str, Any]]) -> None:
+    head, path, inputs = exported
     with torch.no_grad():
         expected = head(*map(torch.from_numpy, inputs.values())).numpy()
-        write_prompt_head(head, inputs["features"][0], inputs["image"][0], tmp_path)
-    found = compile_engine(tmp_path / PROMPT_HEAD, precision="f32", threads=1).run(inputs)["mask"]
+    found = compile_engine(path, precision="f32", threads=1).run(inputs)["mask"]
     assert np.abs(found - expected).max() < 1e-3
 
 

@@ -6,10 +6,11 @@ import errno
 import os
 import re
 import shutil
-import subprocess
 import sys
 import wave
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import cv2
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media import make_clip
 from PIL import Image as PillowImage
+from stand_in import stand_in
 from tiny import NETWORK
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
@@ -272,6 +274,7 @@ def train(folder: Path, *settings: str) -> list[str]:
 def test_a_set_of_one_s_own_is_trained_and_scored(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lists = 'data.train=["folder:mine?sequences=a"]', 'data.test=["folder:mine?sequences=b"]', f"data.root={tmp_path}"
     monkeypatch.setattr(sys, "argv", train(tmp_path, *lists))
+    monkeypatch.setattr("cliprl.models.training.training.export_bundle", stand_in)
     assert run_app(cli.app, "cliprl-train") == 0
     manifest = open_bundle(tmp_path / "out" / "bundle").manifest
     assert [(spec.name, spec.prompts) for spec in manifest.classes] == [(n, (f"a {n}",)) for n, *_ in CLASSES]
@@ -328,18 +331,17 @@ def test_bad_data_ends_the_command_with_one_line(
     assert said in spec
 
 
-def test_an_unknown_colour_ends_the_process_with_one_line(mine: Path, tmp_path: Path) -> None:
-    """The whole command in a process of its own: the mask is read on another thread, in the middle of the training."""
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_unknown_color_ends_the_command_with_one_line(
+    mine: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    """The mask is read on another thread, in the middle of the training."""
     mask = mine / "masks/a/2.png"
     image = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
     assert image is not None
     image[:3, :4] = 77
     cv2.imwrite(str(mask), image)
-    words = train(tmp_path, f'data.train=["folder:{mine}?sequences=a"]')
-    code = "import sys; from cliprl.models.cli.train import main; sys.argv = sys.argv[1:]; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = command(cli.app, *train(tmp_path, f'data.train=["folder:{mine}?sequences=a"]'))
     assert done.returncode == 1
     (spec,) = done.stderr.strip().splitlines()
     assert "masks/a/2.png holds value 77, which is no class, on 12 pixels: it may hold 0, 7, 9" in spec

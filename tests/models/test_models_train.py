@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,11 +19,12 @@ import torch
 from tiny import NETWORK
 from typer.testing import CliRunner
 
-from cliprl.engines import CliprlError, UsageError, compile_engine, open_bundle, seal_bundle
+from cliprl.engines import Bundle, CliprlError, UsageError, compile_engine, open_bundle, seal_bundle
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
+from cliprl.models.export.export import TrainedModel
 from cliprl.models.export.placement import SOURCE_HASH
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
@@ -230,8 +232,12 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
 
 
 def test_a_finished_run_keeps_what_was_sealed_into_its_bundle(
-    recipe_file: Path, scene_cache: Path, finished: Path, tmp_path: Path
+    recipe_file: Path, scene_cache: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def export_again(model: TrainedModel, folder: Path, name: str, training: Mapping[str, Any]) -> Bundle:
+        first = open_bundle(Path(shutil.copytree(finished / "bundle", folder)))
+        return seal_bundle(folder, replace(first.manifest, training=training, scores={}), first.embeddings)
+
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     recipe, bundle = load_recipe(recipe_file, [f"data.cache={scene_cache}"]), open_bundle(run / "bundle")
@@ -242,6 +248,7 @@ def test_a_finished_run_keeps_what_was_sealed_into_its_bundle(
     assert (found.manifest.steps, len(found.manifest.scores)) == (1, 2)
     assert (found.path / "note.txt").read_bytes() == b"mine"
     # Of other weights: all is exported anew, and nothing stays that was made for those.
+    monkeypatch.setattr("cliprl.models.training.training.export_bundle", export_again)
     other = replace(edited, training={**edited.training, SOURCE_HASH: "0" * 64})
     seal_bundle(bundle.path, other, bundle.embeddings)
     found = train(recipe, run, TrainingCallback())
