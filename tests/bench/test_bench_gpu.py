@@ -40,6 +40,7 @@ from cliprl.bench.harness.meters import Sampler, open_meter
 from cliprl.bench.harness.result import Series, read_result
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.backends.gpu_discovery import find_driver
+from cliprl.engines.bundle.bundle import ENCODER, REFINER
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.pipeline.cuda.context import share
 
@@ -240,8 +241,14 @@ def test_failed_bundle_is_replaced_with_a_note(tmp_path: Path, monkeypatch: pyte
     assert "open_clip" in notes[0]
 
 
-def test_bundle_of_a_recipe_has_its_form_and_is_untrained(tmp_path: Path) -> None:
+def test_bundle_of_a_recipe_has_its_form_and_is_untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("open_clip")
+
+    def write_networks(network: object, refiner: object, text: object, folder: Path) -> None:
+        for name in (ENCODER, REFINER):  # an export takes seconds, and has its tests
+            shutil.copy(open_bundle().path / name, folder)
+
+    monkeypatch.setattr("cliprl.models.export.onnx_export.write_networks", write_networks)
     notes: list[str] = []
     (tmp_path / "tiny.toml").write_text('name = "tiny"\n' + NETWORK)
     made = find_bundle(str(tmp_path / "tiny.toml"), (64, 96), tmp_path / "made", notes.append)

@@ -25,6 +25,8 @@ def test_every_arithmetic_is_scored_and_coarser_ones_give_more_away(
     other = make_clip(tmp_path / "other.mp4", frames=4)
     words = [str(clip), "--calibrate", str(other), "--count", "4", "-o", str(file)]
     monkeypatch.setattr(sys, "argv", ["cliprl-bench", "precisions", *words])
+    # The int8 encoder that is shipped: to make one takes seconds, and has its tests.
+    monkeypatch.setattr(precisions, "add_int8", lambda bundle, images: bundle)
     assert run_app(app, "cliprl-bench") == 0
     result = read_result(file)
     assert result.cases() == [

@@ -138,8 +138,7 @@ def test_several_pictures_at_a_time_give_what_each_gives(bundle: Bundle, batch: 
         np.testing.assert_allclose(values, np.concatenate([each[name] for each in alone]), atol=2e-4)
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16"])
-@pytest.mark.parametrize("target", ["sm75", "sm89"])
+@pytest.mark.parametrize(("target", "precision"), [("sm75", "f16"), ("sm89", "f32")])
 def test_a_plan_of_several_pictures_is_built_ahead_of_time(bundle: Bundle, target: str, precision: str) -> None:
     pytest.importorskip(RTX)
     single = make_engine_plan(RTX, bundle.encoder, precision, {}, target)

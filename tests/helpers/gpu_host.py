@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,19 @@ needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C++ compiler"
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL:
-    """All kernels, compiled."""
+    """All kernels, compiled once for a process of the tests and the commands that it starts."""
     found = compiler()
     assert found is not None
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "kernels.so"
+    source = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(KERNELS.glob("*.[ch]*")))).hexdigest()
+    target = Path(os.environ["XDG_CACHE_HOME"]) / f"kernels-{source[:16]}.so"
+    if not target.exists():
+        made = target.with_suffix(f".{os.getpid()}.so")
         done = subprocess.run(
-            [found, *FLAGS, str(KERNELS / "all.cu"), "-o", str(target)], capture_output=True, text=True, check=False
+            [found, *FLAGS, str(KERNELS / "all.cu"), "-o", str(made)], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        return ctypes.CDLL(str(target))
+        made.replace(target)
+    return ctypes.CDLL(str(target))
 
 
 def launch(arguments: Arguments) -> None:

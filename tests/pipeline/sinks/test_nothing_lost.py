@@ -17,7 +17,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import pytest
 from limits import file_size_limit
 from media import make_clip, scribble
 from sink_inputs import SCENE, grid, make_frame, segment, write_all
+from waiting import PATIENCE, until
 
 from cliprl.engines import CliprlError
 from cliprl.engines.cli.cli_runner import run_app
@@ -217,9 +217,7 @@ def test_a_run_that_is_ended(tmp_path: Path, number: signal.Signals, frames: int
     before = state(tree(tmp_path, 400))
     process = start(tmp_path, [*words("in/*.png"), "--overwrite"])
     events = tmp_path / "disk" / ".o.partial-2.jsonl"
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline and not _has(events, frames):
-        time.sleep(0.005)
+    until(lambda: process.poll() is not None or _has(events, frames))
     process.send_signal(number)
     finish(process)
     assert process.returncode in ({-number} if number == signal.SIGKILL else {0, 128 + number})
@@ -269,7 +267,7 @@ def test_a_signal_ends_the_wait_for_an_input(tmp_path: Path, monkeypatch: pytest
 
     def release() -> None:
         waiting.wait(60)
-        if not ended.wait(20):
+        if not ended.wait(PATIENCE):
             released.set()
             os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
 
@@ -301,11 +299,7 @@ def _has(events: Path, frames: int) -> bool:
 def test_a_second_run_into_the_same_outputs(tmp_path: Path) -> None:
     before = state(tree(tmp_path, 400))
     first = start(tmp_path, [*words("in/*.png"), "--overwrite"])
-    deadline = time.monotonic() + 60
-    while (
-        first.poll() is None and time.monotonic() < deadline and not _has(tmp_path / "disk" / ".o.partial-2.jsonl", 1)
-    ):
-        time.sleep(0.005)
+    until(lambda: first.poll() is not None or _has(tmp_path / "disk" / ".o.partial-2.jsonl", 1))
     first.send_signal(signal.SIGSTOP)
     try:
         second = start(tmp_path, [*words("whole.mp4"), "--overwrite"])

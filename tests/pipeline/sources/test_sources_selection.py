@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -22,6 +22,7 @@ from av.stream import Disposition
 from media import make_clip, moving, video_frame
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.cli import main
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.sources import open_source
 
@@ -81,15 +82,14 @@ def test_another_stream_can_be_asked_for(tmp_path: Path) -> None:
         open_source("demo:", stream=0)
 
 
-def test_the_command_takes_the_stream(tmp_path: Path) -> None:
+def test_the_command_takes_the_stream(tmp_path: Path, command: Callable[..., Any]) -> None:
     path = several(tmp_path / "a.mkv", [(32, 32), (96, 64)])
-    command = str(Path(sys.executable).with_name("cliprl-stream"))
-    words = [command, path, "-o", str(tmp_path / "o.mkv"), "--steps", "0", "--stream"]
-    done = subprocess.run([*words, "0"], capture_output=True, text=True, check=False)
+    words = [path, "-o", str(tmp_path / "o.mkv"), "--steps", "0", "--stream"]
+    done = command(main.app, "cliprl-stream", *words, "0")
     assert done.returncode == 0, done.stderr
     with open_source(str(tmp_path / "o.mkv")) as written:
         assert (written.info.width, written.info.height) == (32, 32)
-    refused = subprocess.run([*words, "2"], capture_output=True, text=True, check=False)
+    refused = command(main.app, "cliprl-stream", *words, "2")
     assert refused.returncode == 2
     assert "no video stream 2" in refused.stderr
 
