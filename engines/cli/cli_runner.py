@@ -37,6 +37,7 @@ _REMEDIES = {
     errno.ENOENT: "give a place that exists",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EIO: "check the disk",
+    errno.EAGAIN: "end other programs, or raise the limit of processes (ulimit -u)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 INTERRUPTED = 130

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -28,7 +27,8 @@ class LocalWorker:
     def __init__(self, setup: WorkerSetup, device: str, lock: int) -> None:
         kind, _, gpu = device.partition(":")
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": visible_gpu(int(gpu))} if gpu else {})
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
+        # In memory: where only the folder of the results can be written there is no place for temporary files.
+        self._errors: IO[bytes] = os.fdopen(os.memfd_create("cliprl-errors"), "w+b")
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), kind],
             stdin=subprocess.PIPE,

@@ -23,7 +23,7 @@ from cliprl.pipeline.archive.ray_pool import RayPool, check_ray
 from cliprl.pipeline.archive.settings import EVENTS, ArchiveSettings
 from cliprl.pipeline.archive.summary import PAGE, ArchiveSummary, summary_page
 from cliprl.pipeline.archive.table import NO_PARQUET, TABLE, has_parquet, merge_parts, part_is_whole, write_part
-from cliprl.pipeline.archive.worker import WorkerSetup
+from cliprl.pipeline.archive.worker import NO_SPACE, WorkerSetup
 from cliprl.pipeline.cli.label_options import writes_frames
 from cliprl.pipeline.devices.device import device_opener
 from cliprl.pipeline.sinks.json_text import json_text
@@ -113,7 +113,14 @@ def _process(options: ArchiveOptions, settings: ArchiveSettings, journal: Journa
             opened.callback(pool.close)
             driver.run(pool)
     except OSError as error:
+        # Another file, or a limit of the system, is named by its own error.
+        if error.errno not in NO_SPACE and not _is_in(options.out, error.filename):
+            raise
         raise _unwritable(options, error) from error
+
+
+def _is_in(folder: Path, name: Any) -> bool:
+    return name is not None and Path(os.fsdecode(name)).absolute().is_relative_to(folder.absolute())
 
 
 def _pool(options: ArchiveOptions, settings: ArchiveSettings, journal: Journal) -> WorkerPool:

@@ -26,7 +26,7 @@ from cliprl.pipeline.cli.run import run
 from cliprl.pipeline.devices.device import device_opener
 
 # Errors of the place of the results: they are no fault of a video, and end the run.
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def _problem(bundle: str, device: str) -> str:
 def _failure(setup: WorkerSetup, job: VideoJob, error: Exception) -> JobReply:
     """Return the reply for an error: of the place of the results, of the system, or of the video, which is permanent."""
     of_system = [cause for cause in _causes(error) if isinstance(cause, OSError)]
-    if full := [cause for cause in of_system if cause.errno in _NO_SPACE]:
+    if full := [cause for cause in of_system if cause.errno in NO_SPACE]:
         return JobReply("stopped", reason=f"can't write to '{setup.out}' ({full[0].strerror}): free some space")
     if isinstance(error, CliprlError):
         return JobReply("failed", reason=_line(error), permanent=not of_system)

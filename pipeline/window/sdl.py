@@ -21,6 +21,9 @@ with warnings.catch_warnings():
 
 _START = (1280, 800)
 QUIT = "quit"
+# SDL's drivers without a screen.
+_UNSEEN = (b"offscreen", b"dummy", b"evdev")
+_NO_WINDOW = "no window can be opened ({}): run it on a machine with a screen, or use --web"
 
 
 class PointerEvent(NamedTuple):
@@ -40,6 +43,11 @@ class SdlWindow:
         sdl2.SDL_SetHint(sdl2.SDL_HINT_VIDEO_ALLOW_SCREENSAVER, b"0")
         sdl2.SDL_SetHint(sdl2.SDL_HINT_NO_SIGNAL_HANDLERS, b"1")  # the program handles Ctrl-C
         self._check(sdl2.SDL_InitSubSystem(sdl2.SDL_INIT_VIDEO) == 0)
+        # Without a display SDL may take a driver whose windows are on no screen; one that the environment names is wanted.
+        driver = sdl2.SDL_GetCurrentVideoDriver()
+        if driver in _UNSEEN and sdl2.SDL_GetHint(b"SDL_VIDEODRIVER") is None:
+            sdl2.SDL_QuitSubSystem(sdl2.SDL_INIT_VIDEO)
+            raise CliprlError(_NO_WINDOW.format("there is no display"))
         flags = sdl2.SDL_WINDOW_RESIZABLE | sdl2.SDL_WINDOW_ALLOW_HIGHDPI
         anywhere = sdl2.SDL_WINDOWPOS_CENTERED
         self._window = sdl2.SDL_CreateWindow(title.encode(), anywhere, anywhere, *_start_size(), flags)
@@ -51,7 +59,7 @@ class SdlWindow:
     def _check(self, fine: bool) -> None:
         if not fine:
             reason = sdl2.SDL_GetError().decode()
-            raise CliprlError(f"no window can be opened ({reason}): run it on a machine with a screen, or use --web")
+            raise CliprlError(_NO_WINDOW.format(reason))
 
     @property
     def size(self) -> tuple[int, int]:

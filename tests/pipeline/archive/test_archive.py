@@ -7,19 +7,21 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from media import make_audio, make_clip
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.pipeline.archive import command, journal, ray_pool, table, worker
+from cliprl.pipeline.archive import command, journal, local_pool, ray_pool, table, worker
 from cliprl.pipeline.archive import run as archive_run
 from cliprl.pipeline.archive.driver import CRASHED_ATTEMPTS, KILLED_ATTEMPTS, ArchiveDriver
 from cliprl.pipeline.archive.jobs import JobReply, VideoJob, content_hash, file_state
@@ -436,6 +438,26 @@ def test_an_absent_or_silent_ray_is_one_line(
         assert len(lines) == 1
         assert text in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_worker_that_cannot_be_started_names_its_own_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_text("x")
+    for number, file, text in [
+        (errno.EMFILE, None, "raise the limit of open files"),
+        (errno.EAGAIN, None, "raise the limit of processes"),
+        (errno.EACCES, "/opt/python", "'/opt/python' can't be used (Permission denied)"),
+        (errno.EACCES, str(tmp_path / "out" / "x"), "out' (Permission denied)"),
+        (errno.ENOSPC, None, "free some space, and run the same command again"),
+    ]:
+        start = Mock(side_effect=OSError(number, os.strerror(number), file))
+        with monkeypatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", "/proc/nowhere")
+            patch.setattr(local_pool.subprocess, "Popen", start)
+            assert call(patch, tmp_path / "in", "-o", tmp_path / "out") == 1
+        assert text in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("in_process")

@@ -351,10 +351,15 @@ def test_a_held_correction_steps_and_says_so(tmp_path: Path) -> None:
         assert not correction.is_open
 
 
-def test_without_a_screen_it_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("driver", ["x11", None])
+def test_without_a_screen_it_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, driver: str | None) -> None:
     from cliprl.pipeline.window.window import Window
 
-    monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
+    if driver:
+        monkeypatch.setenv("SDL_VIDEODRIVER", driver)
+    else:
+        monkeypatch.delenv("SDL_VIDEODRIVER", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", ":97531")
     with Player() as player:
         closed = threading.Event()
