@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import time
@@ -82,3 +83,19 @@ class LoginLimit:
         self._failures.move_to_end(peer)
         if len(self._failures) > _REMEMBERED:
             self._failures.popitem(last=False)
+
+
+class MessageBudget:
+    """Lets a page send `rate` messages a second. One that sends more is read more slowly, and delays no other page."""
+
+    def __init__(self, rate: float = 400.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._clock = rate, clock
+        self._left, self._counted = rate, clock()
+
+    async def take(self, cost: float = 1.0) -> None:
+        """Count a message of this cost; wait while too many have come."""
+        now = self._clock()
+        self._left = min(self._left + (now - self._counted) * self._rate, self._rate) - cost
+        self._counted = now
+        if self._left < 0:
+            await asyncio.sleep(-self._left / self._rate)

@@ -21,6 +21,7 @@ from aiohttp import WSMsgType, web
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline.web.json_body import parse_object
+from cliprl.pipeline.web.limits import MessageBudget
 from cliprl.pipeline.web.media.channels import Channel
 from cliprl.pipeline.web.media.encoder_thread import VIEWS
 from cliprl.pipeline.web.media.rtc import Peer, PeerLimit
@@ -31,6 +32,8 @@ STATUS_PERIOD = 0.2
 MESSAGE_BYTES = 1 << 16
 # Images on their way to a page at once. More would age in buffers.
 IN_FLIGHT = 2
+# What a message costs that starts and ends images, or a WebRTC connection: as much as so many others.
+_VIEWS_COST, _OFFER_COST = 10, 50
 _HEADER = struct.Struct("<IId")
 
 
@@ -46,7 +49,7 @@ class ViewerSession:
         limit: PeerLimit,
     ) -> None:
         self._socket, self._channels, self._status, self._browser = socket, channels, status, browser
-        self._limit = limit
+        self._limit, self._budget = limit, MessageBudget()
         self._image_tasks: dict[str, asyncio.Task[None]] = {}
         self._allowed: dict[str, asyncio.BoundedSemaphore] = {}
         self._peer: Peer | None = None
@@ -57,6 +60,7 @@ class ViewerSession:
         status_task = asyncio.create_task(self._send_status())
         try:
             async for message in self._socket:
+                await self._budget.take()
                 if message.type == WSMsgType.TEXT:
                     await self._receive(message.data)
                 elif message.type == WSMsgType.BINARY:
@@ -84,8 +88,10 @@ class ViewerSession:
                 with suppress(ValueError):  # more images acknowledged than sent
                     allowed.release()
         elif "want" in request:
+            await self._budget.take(_VIEWS_COST)
             self._select_views(_views(request["want"]))
         elif "offer" in request:
+            await self._budget.take(_OFFER_COST)
             self._call = _number(request, "call")
             answer = await self._connect(request["offer"], _views(request.get("views")))
             await self._send(answer | {"call": self._call})

@@ -22,9 +22,10 @@ pytest.importorskip("aiortc", reason="the extra `live` is not installed")
 
 import aiohttp
 
+from cliprl.pipeline.web import session
 from cliprl.pipeline.web.address import peer_key
 from cliprl.pipeline.web.json_body import parse_object
-from cliprl.pipeline.web.limits import LOGIN_ATTEMPTS, LOGIN_WINDOW, Limits, LoginLimit
+from cliprl.pipeline.web.limits import LOGIN_ATTEMPTS, LOGIN_WINDOW, Limits, LoginLimit, MessageBudget
 from cliprl.pipeline.web.media.rtc import PeerLimit
 from cliprl.pipeline.web.server import WebViewer
 
@@ -398,3 +399,39 @@ def test_what_clients_do_wrong_is_not_logged(player: Player, capfd: pytest.Captu
             connect(viewer, head + b"Content-Length: 9\r\n\r\n{").close()
         until(lambda: len(viewer._pool) == 0)
     assert capfd.readouterr().err == ""
+
+
+class Flood:
+    """A socket on which ten pings lie ready."""
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+        self._left = 10
+
+    def __aiter__(self) -> Flood:
+        return self
+
+    async def __anext__(self) -> aiohttp.WSMessage:
+        self._left -= 1
+        if self._left < 0:
+            raise StopAsyncIteration
+        return aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, '{"ping": 1}', None)
+
+    async def send_str(self, text: str) -> None:
+        self.answers.append(text)
+
+
+def test_page_that_floods_its_socket_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its messages kept the server's only thread: pages of others got their images up to 3 s late."""
+    pauses, sleep, socket = list[float](), asyncio.sleep, Flood()
+
+    async def pause(seconds: float) -> None:
+        if seconds != session.STATUS_PERIOD:
+            pauses.append(seconds)
+        await sleep(0.001)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    monkeypatch.setattr(session, "MessageBudget", lambda: MessageBudget(4.0, clock=lambda: 0.0))
+    asyncio.run(session.ViewerSession(socket, {}, lambda: {"clock": 0}, "", PeerLimit(8)).run())  # type: ignore[arg-type]
+    assert pauses == [n / 4 for n in range(1, 7)]
+    assert sum("pong" in answer for answer in socket.answers) == 10
