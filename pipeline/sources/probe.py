@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.sources.decoding.nv12_writer import image_color
 from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
+from cliprl.pipeline.sources.errors import redact
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
 _BOTTOM_FIRST = (3, 4)
@@ -22,7 +26,11 @@ _HIGHEST_RATE = 1000
 _MOST_ENTRIES = 500_000
 # Bytes that a server states for a stream without an end.
 _ENDLESS = 1 << 50
-
+# Bytes of a sample entry of MP4 before its boxes. Matroska: bytes that hold the tracks; ids of elements; what PixelCrop leaves
+# out at the left, the top, the right and the bottom.
+_SAMPLE_ENTRY, _MATROSKA_HEAD = 78, 1 << 20
+_SEGMENT, _TRACKS, _TRACK, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
+_PIXEL_CROP = (0x54CC, 0x54BB, 0x54DD, 0x54AA)
 
 WriteState = tuple[int, int, int]  # inode, bytes, time of the last change
 
@@ -59,8 +67,11 @@ def check_file(path: Path) -> None:
         raise CliprlError(f"{path} is empty: make or copy it again")
 
 
-def probe_stream(name: str, container: Any, stream: Any, image: av.VideoFrame, context: Any) -> dict[str, Any]:
-    """The fields of `StreamInfo` for a stream whose first frame is decoded."""
+def probe_stream(
+    name: str, container: Any, stream: Any, image: av.VideoFrame, context: Any
+) -> tuple[dict[str, Any], Crop | None]:
+    """The fields of `StreamInfo` for a stream whose first frame is decoded, and the part of its frames that is shown."""
+    crop = container_crop(name, container, stream, (image.width, image.height))
     seconds: float | None = None
     if stream.duration is not None:
         seconds = float(stream.duration * stream.time_base)
@@ -71,10 +82,10 @@ def probe_stream(name: str, container: Any, stream: Any, image: av.VideoFrame, c
         rates[:2] = rates[1::-1]
     # Of some containers, such as DV, libav takes the ticks of the clock for frames.
     rate = next((rate for rate in rates if rate and rate <= _HIGHEST_RATE), None) or next(filter(None, rates), None)
-    return {
-        "name": name,
-        "height": image.height,
-        "width": image.width,
+    fields = {
+        "name": redact(name),
+        "height": crop.height if crop else image.height,
+        "width": crop.width if crop else image.width,
         "time_base": Fraction(stream.time_base),
         "rate": rate,
         "frames": stated_frames(container, stream)[1],
@@ -85,6 +96,7 @@ def probe_stream(name: str, container: Any, stream: Any, image: av.VideoFrame, c
         "interlaced": image.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # missing in older versions of PyAV
     }
+    return fields, crop
 
 
 def has_end(container: Any, stream: Any) -> bool:
@@ -114,3 +126,103 @@ def stated_frames(container: Any, stream: Any) -> tuple[int | None, int | None]:
         return packets, packets
     hidden = sum(entry.is_discard for entry in entries) if count <= _MOST_ENTRIES else 0
     return count, count - hidden
+
+
+class Crop(NamedTuple):
+    """The part of a frame that is shown; `size` is the width and height of the whole frame.
+
+    Left and top are even, because chroma has half the size.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    size: tuple[int, int]
+
+    def of(self, luma: Plane, chroma: Plane) -> tuple[Plane, Plane]:
+        """Return the shown part of the planes of a whole frame."""
+        bottom, right, rows, columns = self.top + self.height, self.left + self.width, self.top // 2, self.left // 2
+        return luma[self.top : bottom, self.left : right], chroma[rows : (bottom + 1) // 2, columns : (right + 1) // 2]
+
+
+def container_crop(name: str, container: Any, stream: Any, size: tuple[int, int]) -> Crop | None:
+    """Return the part of the frames of a file that `clap` of MP4 and QuickTime, or PixelCrop of Matroska, tells players to show.
+
+    None: the whole. PyAV passes nothing of it on.
+    """
+    kind = container.format.name
+    find = _cut_by_mp4 if "mp4" in kind else _cut_by_matroska if kind.startswith("matroska") else None
+    left = top = right = bottom = 0
+    if find is not None and os.path.isfile(name):
+        with suppress(OSError, LookupError, ArithmeticError, struct.error), open(name, "rb") as file:
+            left, top, right, bottom = find(file, stream.index, size)
+    shown = Crop(
+        left + left % 2, top + top % 2, size[0] - left - left % 2 - right, size[1] - top - top % 2 - bottom, size
+    )
+    is_part = shown[2:4] != size and min(left, top, right, bottom) >= 0 and min(shown[2:4]) > 0
+    return shown if is_part else None
+
+
+def _cut_by_mp4(file: BinaryIO, index: int, size: tuple[int, int]) -> tuple[int, ...]:
+    """Return the pixels that the clean aperture of a track leaves out at the left, the top, the right and the bottom."""
+    data = _index_of_mp4(file)
+    data = [box for kind, box in _boxes(data) if kind == b"trak"][index]
+    for wanted in (b"mdia", b"minf", b"stbl", b"stsd"):
+        data = next(box for kind, box in _boxes(data) if kind == wanted)
+    entry = next(_boxes(data[8:]))[1]
+    aperture = next((box for kind, box in _boxes(entry[_SAMPLE_ENTRY:]) if kind == b"clap"), None)
+    if aperture is None:
+        return 0, 0, 0, 0
+    numbers = struct.unpack_from(">IIIIiIiI", aperture)
+    width, height, right, down = (Fraction(numbers[n], numbers[n + 1]) for n in range(0, 8, 2))
+    left, top = (size[0] - width) / 2 + right, (size[1] - height) / 2 + down
+    return round(left), round(top), round(size[0] - width - left), round(size[1] - height - top)
+
+
+def _index_of_mp4(file: BinaryIO) -> bytes:
+    while True:
+        length, kind = struct.unpack(">I4s", file.read(8))
+        header = 8
+        if length == 1:
+            (length,), header = struct.unpack(">Q", file.read(8)), 16
+        if kind == b"moov":
+            return file.read(length - header)
+        if length < header:
+            raise LookupError
+        file.seek(length - header, os.SEEK_CUR)
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if length < 8:
+            return
+        yield kind, data[at + 8 : at + length]
+        at += length
+
+
+def _cut_by_matroska(file: BinaryIO, index: int, size: tuple[int, int]) -> tuple[int, ...]:
+    """Return the pixels that a track leaves out at the left, the top, the right and the bottom."""
+    data = file.read(_MATROSKA_HEAD)
+    for wanted in (_SEGMENT, _TRACKS):
+        data = next(element for kind, element in _elements(data) if kind == wanted)
+    track = [element for kind, element in _elements(data) if kind == _TRACK][index]
+    video = next(element for kind, element in _elements(track) if kind == _VIDEO)
+    stated = {kind: int.from_bytes(element) for kind, element in _elements(video)}
+    return tuple(stated.get(kind, 0) for kind in _PIXEL_CROP)
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Read EBML elements: an id and a length, whose first byte states how many bytes each takes."""
+    at = 0
+    while at < len(data):
+        numbers = []
+        for is_length in (False, True):
+            count = 9 - data[at].bit_length()
+            number = int.from_bytes(data[at : at + count])
+            numbers.append(number & ~(1 << 7 * count) if is_length else number)
+            at += count
+        yield numbers[0], data[at : at + numbers[1]]
+        at += numbers[1]

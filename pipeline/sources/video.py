@@ -113,7 +113,7 @@ class VideoSource(FrameSource):
             if what := wrapping_of(self._name):
                 raise CliprlError(f"{redact(self._name)} is {what}")
             raise CliprlError(f"no frame in {redact(self._name)} can be decoded: {self._why_none()}")
-        info = probe_stream(redact(self._name), self._container, stream, self._held.image, self._decoder.context)
+        info, self.crop = probe_stream(self._name, self._container, stream, self._held.image, self._decoder.context)
         self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
         self._declared = stated_frames(self._container, stream)[0]
@@ -128,7 +128,7 @@ class VideoSource(FrameSource):
         for remark in playlist.playlist_notes(self._name, self._container) if is_playlist else []:
             self.note(remark)
         persistent = self._decoder.context.name != "mjpeg"  # its frames are independent images
-        self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent)
+        self._conformer = Conformer(self.info, self._plane_writer(), persistent=persistent, crop=self.crop)
         self._aspects = _aspect(self._decoder.context), self.info.sample_aspect
 
     def _plane_writer(self) -> Writer | None:
@@ -171,8 +171,6 @@ class VideoSource(FrameSource):
         notes = self._conformer.notes.values(), self._timeline.notes, self._clock.notes.values(), self._decoder.notes
         for text in chain.from_iterable(notes):
             self.note(text)
-        for number, codec in self._decoder.codec_changes[:1]:
-            self.note(f"the codec changes at frame {number}, to {codec}")
         self._index += 1
         return frame
 

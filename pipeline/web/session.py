@@ -32,7 +32,7 @@ STATUS_PERIOD = 0.2
 MESSAGE_BYTES = 1 << 16
 # Images on their way to a page at once. More would age in buffers.
 IN_FLIGHT = 2
-# What a message costs that starts and ends images, or a WebRTC connection: as much as so many others.
+# The cost of a message that starts or ends images, and of one that starts a WebRTC connection; that of another is 1.
 _VIEWS_COST, _OFFER_COST = 10, 50
 _HEADER = struct.Struct("<IId")
 

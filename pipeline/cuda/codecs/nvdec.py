@@ -73,9 +73,9 @@ class NvdecSource(VideoSource):
             super().__init__(name, hwaccel=HWAccel("cuda", index, options=CONTEXT, is_hw_owned=True), stream=stream)
         self._opened = True
         found = OrientationReader().read(self._held.image) if self._held is not None else None
-        if found is not None and found.mirrored:
+        if self.crop or (found is not None and found.mirrored):
             self.close()
-            raise CliprlError("its frames are to be mirrored")
+            raise CliprlError(f"its frames are to be {'cropped' if self.crop else 'mirrored'}")
 
     def _plane_writer(self) -> SurfaceWriter:
         return self._surfaces

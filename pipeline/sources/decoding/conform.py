@@ -13,6 +13,7 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.nv12 import recolor, same_values, turn_planes
 from cliprl.pipeline.sources.decoding.nv12_writer import PlaneWriter, image_color, is_rgb
 from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
+from cliprl.pipeline.sources.probe import Crop
 
 
 class Writer(Protocol):
@@ -31,16 +32,19 @@ class Conformer:
     A frame is mirrored and turned until the stream's rotation makes it upright, and converted to the stream's matrix and
     range. `persistent`: a frame without an orientation has that of the one before, as in a video whose key frames have
     it; otherwise it is upright. A writer that is not `on_host` leaves color and orientation as they are. What can't be made
-    to agree (size, sample aspect, primaries, transfer function) is named in `notes`, once each.
+    to agree (size, sample aspect, primaries, transfer function) is named in `notes`, once each. `crop`: the part that is kept of
+    frames of its size.
     """
 
-    def __init__(self, info: StreamInfo, writer: Writer | None = None, *, persistent: bool) -> None:
+    def __init__(
+        self, info: StreamInfo, writer: Writer | None = None, *, persistent: bool, crop: Crop | None = None
+    ) -> None:
         self.notes: dict[str, str] = {}
         self._info = info
         self._writer = writer or PlaneWriter()
         self._orientations, self._is_first = OrientationReader(), True
         self._attached: Orientation | None = None
-        self._persistent, self._last = persistent, Orientation(False, info.rotation)
+        self._persistent, self._crop, self._last = persistent, crop, Orientation(False, info.rotation)
         self._stored = allocate_planes(0, 0)
 
     def frame(
@@ -51,18 +55,19 @@ class Conformer:
         color, turns = self._info.color, (found.rotation - self._info.rotation) // 90 % 4
         if not self._writer.on_host:
             color, turns = own, 0
-        height, width = (image.width, image.height) if turns % 2 else (image.height, image.width)
+        shown = self._crop_of(image) or image
+        height, width = (shown.width, shown.height) if turns % 2 else (shown.height, shown.width)
         planes = allocate(height, width)
         if self._writer.on_host:
             self._write(image, planes, own, found.mirrored, turns)
         else:
             self._writer.write(image, *planes, own)
-        if aspect and turns % 2:
-            aspect = 1 / aspect
+        aspect = 1 / aspect if aspect and turns % 2 else aspect
         self._tell(own, found, (height, width), aspect, place)
-        frame = Frame(*planes, 0, self._info.time_base, 0, color, rotation=self._info.rotation)
-        frame.sample_aspect = aspect
-        return frame
+        return Frame(*planes, 0, self._info.time_base, 0, color, rotation=self._info.rotation, sample_aspect=aspect)
+
+    def _crop_of(self, image: av.VideoFrame) -> Crop | None:
+        return self._crop if self._crop and self._crop.size == (image.width, image.height) else None
 
     def _orientation(self, image: av.VideoFrame) -> Orientation:
         if self._is_first or image.key_frame:
@@ -80,8 +85,8 @@ class Conformer:
     def _write(
         self, image: av.VideoFrame, planes: tuple[Plane, Plane], own: ColorSpace, mirrored: bool, turns: int
     ) -> None:
-        target = planes
-        if mirrored or turns:
+        target, crop = planes, self._crop_of(image)
+        if mirrored or turns or crop:
             if self._stored[0].shape != (image.height, image.width):
                 self._stored = allocate_planes(image.height, image.width)
             target = self._stored
@@ -91,6 +96,7 @@ class Conformer:
         if own != self._info.color:
             recolor(*target, own, self._info.color)
         if target is not planes:
+            target = crop.of(*target) if crop else target
             for plane, turned in zip(planes, turn_planes(*target, mirrored=mirrored, turns=turns), strict=True):
                 plane[:] = turned
 

@@ -150,7 +150,7 @@ class PacketDecoder:
     came out, and those that the container marks to be discarded. A live stream decodes without the delay of frame threads,
     and starts at its first key frame instead of with gray frames. Its packets are read on a thread (`reader`), and those for
     which there is no time are left out. `wrap` makes what decodes in the place of libav's context. `context` is the decoder
-    in use; `codec_changes` lists the number of the frame from which on the video is of another codec, and which.
+    in use; `notes` are for the user.
     """
 
     def __init__(
@@ -172,7 +172,6 @@ class PacketDecoder:
         self._live = live
         may_change = not self.context.is_hwaccel and CodecWatch.fits(container, self.context.name)
         self._watch = CodecWatch(self.context.name, fixed=wrap is not None) if may_change else None
-        self.codec_changes: list[tuple[int, str]] = []
         self._undelayed = ParserBypass(container, self.context)
         self._order = DisplayOrder(delay=h264_reordering(stream.codec_context), format=container.format.name)
         self._demuxer = Demuxer(packets, live=live)
@@ -259,17 +258,14 @@ class PacketDecoder:
             self._suspect.add(packet.pts)
 
     def _decode(self, packet: Packet | None) -> None:
+        """Decode a packet, from a change of the codec on with another decoder: first come the frames that the last one holds."""
         if packet is not None and self._watch and (codec := self._watch.change(packet)):
-            self._change_codec(codec)
+            self._send(None)
+            if self.images and not self.notes:
+                self.notes.append(f"the codec changes at frame {self.images}, to {codec}")
+            self._undelayed.end()
+            self.context = successor(self.context, codec)
         self._send(packet)
-
-    def _change_codec(self, codec: str) -> None:
-        """Go on with another decoder; the frames that the one in use still holds come first."""
-        self._send(None)
-        if self.images:
-            self.codec_changes.append((self.images, codec))
-        self._undelayed.end()
-        self.context = successor(self.context, codec)
 
     def _send(self, packet: Packet | None) -> None:
         try:
