@@ -1,4 +1,4 @@
-"""JSON text that is valid UTF-8, whatever bytes a file name has."""
+"""Text of file names, whatever bytes they have, in JSON and XML."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# What XML 1.0 has no characters for.
+_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
@@ -18,6 +20,11 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 def readable(name: str) -> str:
     """A file name as text, as `json_text` writes it."""
     return _SURROGATE.sub(_escape, name)
+
+
+def xml_text(name: str) -> str:
+    """A name as text that XML can hold: as `readable`, and other control characters than white space as `\\x1b`."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", readable(name))
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -29,6 +29,7 @@ from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
 from cliprl.models.data.sets.annotations import frames
 from cliprl.models.data.splits import check_disjoint
+from cliprl.pipeline.core.frame import ImageFile
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.sinks import open_sink
@@ -61,6 +62,29 @@ def test_what_was_written_comes_back(tmp_path: Path, kind: str, polygons: bool) 
         sample, expected = data[i], labels_at_frame(segmentation, HEIGHT, WIDTH)
         assert data.dataset.image_file(i).name == f"frame_{frame.index:06d}.png"
         assert (sample.labels != expected).mean() <= (0.01 if polygons or kind == "yolo" else 0)
+
+
+@pytest.mark.parametrize("kind", ["coco", "cvat", "labelstudio"])
+def test_any_file_name_comes_back(tmp_path: Path, kind: str) -> None:
+    names = [
+        "esc\x1b.png",
+        "lat\udce9.png",
+        "lat\udce8.png",
+        "a:b.png",
+        "q?d=a.png",
+        "q?.png",
+        "#1.png",
+        "50%41.png",
+        "n\n.png",
+    ]
+    (tmp_path / "fr").mkdir()
+    png = cv2.imencode(".png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))[1].tobytes()
+    for name in names:
+        (tmp_path / "fr" / name).write_bytes(png)
+    items = [(make_frame(i, file=ImageFile(name, Path(name).stem)), segment(grid(i))) for i, name in enumerate(names)]
+    write_items(open_sink(f"{tmp_path}/{FORMATS[kind]}", SCENE), items)
+    data = open_dataset(f"{kind}:{tmp_path}/{FORMATS[kind]}?images=fr")
+    assert [data.image_file(i).name for i in range(len(data))] == names
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

@@ -10,7 +10,7 @@ import numpy as np
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_size
-from cliprl.pipeline.sinks.json_text import readable
+from cliprl.pipeline.sinks.json_text import xml_text
 from cliprl.pipeline.sinks.labels.json_fields import image_name
 from cliprl.pipeline.sinks.labels.text_sink import TextLabelSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
@@ -32,7 +32,7 @@ class CvatSink(TextLabelSink):
         """Return the meta data: labels with their colors, and the size of the frames."""
         height, width = upright_size(frame)
         labels = "".join(
-            f"<label><name>{escape(spec.name)}</name><color>#{bytes(spec.color).hex()}</color><type>any</type><attributes>"
+            f"<label><name>{escape(xml_text(spec.name))}</name><color>#{bytes(spec.color).hex()}</color><type>any</type><attributes>"
             "<attribute><name>confidence</name><mutable>False</mutable><input_type>number</input_type>"
             "<default_value>0</default_value><values>0\n1\n0.0001</values></attribute></attributes></label>\n"
             for spec in self.classes.values()
@@ -40,7 +40,7 @@ class CvatSink(TextLabelSink):
         mode = "annotation" if frame.file else "interpolation"
         frames = self.spec.stream.frames
         size = "" if frames is None else f"<size>{frames}</size>"
-        name = escape(readable(redact(self.spec.stream.name)))
+        name = escape(xml_text(redact(self.spec.stream.name)))
         return (
             f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta><task><name>{name}</name>'
             f"{size}<mode>{mode}</mode>\n<labels>\n{labels}</labels>\n<original_size><width>{width}</width>"
@@ -57,7 +57,7 @@ class CvatSink(TextLabelSink):
             for region in found or ()
             for shape in self._shapes(region)
         )
-        name = _quoted(readable(image_name(frame, self.spec)))
+        name = _quoted(image_name(frame, self.spec))
         return f'<image id="{frame.index}" name={name} width="{width}" height="{height}">\n{shapes}</image>\n'
 
     def tail(self) -> str:
@@ -88,7 +88,7 @@ _BREAKS = str.maketrans({"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
 
 def _quoted(text: str) -> str:
     """Return an attribute's value; `xml.sax.saxutils` imports a web client, which takes a twentieth of all imports."""
-    return f'"{escape(text).translate(_BREAKS)}"'
+    return f'"{escape(xml_text(text)).translate(_BREAKS)}"'
 
 
 def _confidence(region: Region) -> str:

@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 from cliprl.engines import CliprlError, UsageError
 from cliprl.models.data.image_mask_dataset import natural_order
 from cliprl.models.data.io import files_below
+from cliprl.pipeline.sinks.json_text import xml_text
 
 # Namings of a video's frames, of which a file may use one.
 _NAMINGS = {
@@ -64,7 +65,7 @@ class AnnotatedFrame:
 
 def frame_number(name: str) -> tuple[str, int] | None:
     """Return how a frame of a video is named, and its number; None for another name."""
-    stem = PurePosixPath(name).stem
+    stem = PurePosixPath(name.replace("\\", "/")).stem
     return next((((style, int(m[1]))) for style, pattern in _NAMINGS.items() if (m := pattern.fullmatch(stem))), None)
 
 
@@ -125,7 +126,8 @@ class _ImageIndex:
     def find(self, source: Path, frame: AnnotatedFrame) -> Path | None:
         """Return the image of a frame; None without one. Raises CliprlError if several could be meant."""
         pure = PurePosixPath(frame.name.replace("\\", "/"))
-        ends = ["/".join(pure.parts[start:]) for start in range(len(pure.parts))]
+        # First as it is: a backslash may be part of a name.
+        ends = [frame.name, *("/".join(pure.parts[start:]) for start in range(len(pure.parts)))]
         plain = UPLOAD.sub("", pure.name)
         for end in (*ends, plain, pure.stem, PurePosixPath(plain).stem):
             if found := self._by_end.get(_composed(end)):
@@ -143,8 +145,12 @@ class _ImageIndex:
 
 
 def _composed(name: str) -> str:
-    """Return a name with its accents as tools write them: macOS keeps them apart from their letters in the names of files."""
-    return normalize("NFC", name)
+    """Return a name as label files have it.
+
+    This program writes bytes that are not UTF-8, and control characters, as text; macOS keeps accents apart from their letters
+    in the names of files, and tools do not.
+    """
+    return normalize("NFC", xml_text(name))
 
 
 def _decode(video: Path, frames: Sequence[AnnotatedFrame], folder: Path) -> None:

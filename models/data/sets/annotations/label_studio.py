@@ -73,6 +73,8 @@ def _name(data: Mapping[str, Any], where: str) -> str:
     address = data.get("image") or next((v for v in data.values() if isinstance(v, str) and "." in v), None)
     if not isinstance(address, str):
         raise CliprlError(f"{where} has no image in its data: export the tasks with their data")
+    if "/" not in address:  # a name alone, which may hold any mark of an address
+        return UPLOAD.sub("", address)
     parts = urlsplit(address)
     if served := parse_qs(parts.query).get("d"):
         # A file of a folder that Label Studio serves: the folder tells frames of several videos apart.
