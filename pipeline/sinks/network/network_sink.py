@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
 from cliprl.pipeline.core.nv12 import upright
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.network.network_process import MUXER, NetworkProcess
+from cliprl.pipeline.sinks.partial_names import Reserved, reserve
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink, replaced_file
 from cliprl.pipeline.sinks.video.encoder import VideoEncoder
 from cliprl.pipeline.sinks.video.live_encoding import HardwareEncoderError, LiveEncoding, PacketCopier, continued
@@ -85,6 +87,7 @@ class NetworkSink(BaseSink):
         self._encoder: VideoEncoder | None = None
         self._first: Frame | None = None
         self._relay: NetworkProcess | None = None
+        self._reserved: Reserved | None = None  # keeps other runs from writing the same playlist
 
     @property
     def notes(self) -> list[str]:  # type: ignore[override]
@@ -106,10 +109,7 @@ class NetworkSink(BaseSink):
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             self._try(lambda: self._container.mux(encoder.flush()))
-        self._hang_up()
-        if encoder is not None and self._format == "hls":
-            with suppress(OSError), open(self._target, "a", encoding="ascii") as playlist:
-                playlist.write(_END_MARK)
+        self._hang_up(ended=encoder is not None)
         self._live.close()
 
     def _send(self, frame: Frame) -> None:
@@ -136,6 +136,7 @@ class NetworkSink(BaseSink):
     def _open(self) -> Any:
         url = self._target
         if not is_url(url):
+            self._reserved = reserve(Path(os.path.realpath(url)))
             return av.open(url, "w", format=self._format, container_options=dict(self._options))
         if url.startswith("udp") and "pkt_size" not in url:
             url += ("&" if "?" in url else "?") + _DATAGRAM
@@ -153,7 +154,8 @@ class NetworkSink(BaseSink):
                 f"can't stream to {redact(self._target)} ({reason}): check that a server or viewer listens there"
             ) from None
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, *, ended: bool = False) -> None:
+        """Close the connection, or the playlist, which gets its end mark if the stream has `ended`."""
         container, self._container = self._container, None
         relay, self._relay = self._relay, None
         if container is not None:
@@ -161,6 +163,14 @@ class NetworkSink(BaseSink):
                 container.close()
         if relay is not None:
             relay.close()
+        if ended and self._format == "hls":
+            with suppress(OSError), open(self._target, "a", encoding="ascii") as playlist:
+                playlist.write(_END_MARK)
+        reserved, self._reserved = self._reserved, None
+        if reserved is not None:
+            for path in (reserved.path, *reserved.leftovers):  # all are empty
+                path.unlink(missing_ok=True)
+            os.close(reserved.handle)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -40,7 +40,9 @@ COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
 FILES = ("o.mp4", "o.mkv", "o.mov", "o.coco.json", "o.jsonl")
 TRACE, MASKS, PLAYLIST = "t.json", "m", "live.m3u8"
 # What a run that did not end well may leave, and the segments of the playlist.
-LEFT = re.compile(r"disk/(\.(o|t|m)\.partial(-\d+)?(\.\w+|/.*)?|\.o\.coco\.partial(-\d+)?\.json|live\d*\.(ts|m3u8))")
+LEFT = re.compile(
+    r"disk/(\.(o|t|m|live)\.partial(-\d+)?(\.\w+|/.*)?|\.o\.coco\.partial(-\d+)?\.json|live\d*\.(ts|m3u8))"
+)
 State = dict[str, tuple[Any, ...]]
 
 

@@ -309,6 +309,19 @@ def test_a_playlist_that_a_fault_breaks_has_no_end(tmp_path: Path) -> None:
     assert "ENDLIST" not in playlist
 
 
+def test_one_run_at_a_time_writes_a_playlist(tmp_path: Path) -> None:
+    """Two would mix their segments, which have the same names."""
+    target, left = str(tmp_path / "live.m3u8"), tmp_path / ".live.partial.m3u8"
+    left.touch()  # of a run that was killed
+    with NetworkSink(target, SCENE) as sink, NetworkSink(target, SCENE) as other:
+        sink.write(make_frame(0), None)
+        with pytest.raises(UsageError, match="being written by another run"):
+            other.write(make_frame(0), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live.m3u8", "live0.ts"]
+    with NetworkSink(target, SCENE) as sink:
+        sink.write(make_frame(0), None)
+
+
 # Outputs against each other, and against inputs.
 
 
