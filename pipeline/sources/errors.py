@@ -173,6 +173,10 @@ def explain(error: BaseException, name: str) -> SourceError:
     shown = redact(name)
     if isinstance(error, av.error.InvalidDataError) and (what := wrapping_of(name)):
         return source_error(SourceError, Problem.CODEC, f"{shown} is {what}")
+    if isinstance(error, av.error.InvalidDataError) and name.lower().startswith("rtp://"):
+        return source_error(
+            SourceError, Problem.CODEC, f"{shown} carries no MPEG-TS: give an SDP file that describes it"
+        )
     for classes, problem, kind, text in _MEANINGS:
         if isinstance(error, classes):
             return source_error(kind, problem, f"{shown} {text}")

@@ -34,17 +34,31 @@ _OPTIONS = {
     "http": {"rw_timeout": "10000000"},
     "https": {"rw_timeout": "10000000"},
 }
+# A file that describes an RTP stream.
+_SESSION = ".sdp"
 # These may carry a file, which is not live.
 _MAY_END = ("http", "https")
 _LIVE = tuple(scheme for scheme in _OPTIONS if scheme not in _MAY_END)
 
 
 @register_source(
-    prefixes=tuple(f"{scheme}://" for scheme in _LIVE), help="a network stream", live=True, takes_stream=True
+    prefixes=tuple(f"{scheme}://" for scheme in _LIVE),
+    suffixes=(_SESSION,),
+    help="a network stream",
+    live=True,
+    takes_stream=True,
 )
-def open_stream(url: str, options: SourceOptions) -> VideoSource:
-    """Open a network stream. Raises UsageError or CliprlError, one line, without the URL's user and password."""
-    return _open(url, options, live=True)
+def open_stream(name: str, options: SourceOptions) -> VideoSource:
+    """Open a network stream, or the RTP stream that an SDP file describes, without which `rtp://` is MPEG-TS.
+
+    Raises UsageError or CliprlError, one line, without the URL's user and password.
+    """
+    if "://" in name:
+        return _open(name, options, live=True)
+    settings = QUICK | {"protocol_whitelist": "file,rtp,udp"}
+    return VideoSource(
+        name, format="sdp", options=settings, timeout=TIMEOUT, live=True, stream=options.stream, decoder=options.decoder
+    )
 
 
 @register_source(

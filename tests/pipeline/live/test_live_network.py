@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -226,6 +227,34 @@ def test_mpegts_goes_out_and_comes_in_over_udp(display: Callable[..., Display]) 
         assert 0 < number_in(shown.newest.raw.luma) <= sender.camera.given[-1]
     finally:
         sender.close()
+
+
+def test_rtp_of_h264_comes_by_its_description(tmp_path: Path) -> None:
+    port, ended = free_port(socket.SOCK_DGRAM), threading.Event()
+    session = tmp_path / "camera.sdp"
+    session.write_text(
+        f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=camera\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {port} RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n"
+    )
+
+    def send() -> None:
+        with av.open(f"rtp://127.0.0.1:{port}", "w", format="rtp") as container:
+            stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "5"})
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            while not ended.wait(0.02):
+                container.mux(stream.encode(av.VideoFrame(96, 64, "yuv420p")))
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        with pytest.raises(SourceError, match="no MPEG-TS: give an SDP file"):
+            open_source(f"rtp://127.0.0.1:{port}")
+        with open_source(session) as source:
+            assert (source.info.width, source.info.height, source.info.live) == (96, 64, True)
+            assert source.read() is not None
+    finally:
+        ended.set()
+        sender.join(LIMIT)
 
 
 def test_hls_goes_out_and_comes_in_over_http(tmp_path: Path, display: Callable[..., Display]) -> None:
