@@ -58,6 +58,8 @@ SLOW = (
     *("test_refiner_gate", "test_refiner_study", "test_restoration", "test_video_object"),
     *("test_archive", "test_follow", "test_report", "test_selection_study", "test_tracking_scores"),
     *("test_backend_registry", "test_prompts"),
+    # These import torch or open_clip, which takes longer than all other imports of the fast tier together.
+    *("test_calibration_study", "test_model_", "test_presence_gate", "test_unsure_parts"),
     *(
         "test_scene",
         "test_schemas",

@@ -20,6 +20,7 @@ from gpu_fake import FakeGpu, HostNetwork
 from gpu_host import needs_compiler
 from media import make_clip
 from tiny import NETWORK
+from waiting import until
 
 from cliprl.bench.cuda import case_process
 from cliprl.bench.cuda.cases import (
@@ -305,8 +306,7 @@ def test_samples_are_collected_until_the_end() -> None:
     values = iter([1.0, None, 2.0])
     sampler = Sampler(lambda: next(values, None))
     sampler.start()
-    while len(sampler.values) < 2:
-        pass
+    until(lambda: len(sampler.values) >= 2)
     assert sampler.stop() == [1.0, 2.0]
 
 

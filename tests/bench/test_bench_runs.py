@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from virtual_time import VirtualClock
 
 from cliprl.bench import peers
 from cliprl.bench.commands import scale, soak, stages, stream, suite, tracking
@@ -433,20 +434,21 @@ def test_rounds_take_turns() -> None:
     assert [text[-1] for text in told] == ["a", "b", "b", "a"]
 
 
-def test_warm_up_and_measuring_go_by_the_clock(job: BenchJob) -> None:
-    calls: list[int | None] = []
+def test_warm_up_and_measuring_go_by_the_clock(job: BenchJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, clock = list[int | None](), VirtualClock()
+    monkeypatch.setattr("cliprl.bench.harness.timing.time", clock)
 
     def runner(out: Path, frames: int | None) -> TaskOutcome:
         calls.append(frames)
-        time.sleep(0.02)
+        clock.sleep(0.02)
         return TaskOutcome(FRAMES)
 
     runs = timed_runs(runner, replace(job, warm_up=0.1, seconds=0.2))
     warm = len(calls) - len(runs)
     assert warm >= 2
     assert calls[:warm] == [WARM_FRAMES] * warm
-    assert 0.2 * FRAMES / 0.02 < (calls[-1] or 0) <= 3 * 0.2 * FRAMES / 0.02  # a slow contender's share of a long clip
-    assert sum(run.seconds for run in runs) >= 0.2
+    assert calls[-1] == round(3 * 0.2 * FRAMES / 0.02)  # a slow contender's share of a long clip
+    assert sum(run.seconds for run in runs) == pytest.approx(0.2, abs=0.021)
     with pytest.raises(CliprlError, match="no frame"):
         timed_runs(lambda out, frames: TaskOutcome(0), job)
 

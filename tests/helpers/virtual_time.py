@@ -25,6 +25,10 @@ class VirtualClock:
         """The same as `monotonic`."""
         return self.now
 
+    def process_time(self) -> float:
+        """The same as processor time."""
+        return self.now
+
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
         self.now += seconds

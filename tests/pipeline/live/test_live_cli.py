@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 from gpu_host import needs_compiler
 from live_camera import TestCamera, number_in
 from live_faults import CLASSES
+from waiting import until
 
 from cliprl.engines import load_engines, open_bundle
 from cliprl.engines.backends.gpu_discovery import find_driver
@@ -184,12 +184,14 @@ def test_gpu_codecs_serve_a_run_and_dead_ones_are_replaced(camera: str, tmp_path
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_a_live_run_in_good_order(camera: str, tmp_path: Path, number: signal.Signals) -> None:
     process = start(camera, "--record", "rec", "--record-what", "raw", folder=tmp_path)
-    limit = time.monotonic() + LIMIT
-    while not list(tmp_path.glob("rec/*.mp4")):
-        assert time.monotonic() < limit
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(1)
+    sizes = set[int]()
+
+    def is_recorded() -> bool:
+        """Whether the file has grown: its first fragment is there."""
+        sizes.update(size for path in tmp_path.glob("rec/*.mp4") if (size := path.stat().st_size))
+        return len(sizes) > 1 or process.poll() is not None
+
+    until(is_recorded)
     process.send_signal(number)
     _, error = process.communicate(timeout=LIMIT)
     assert process.returncode == 128 + number, error

@@ -118,7 +118,7 @@ def start(folder: Path, arguments: Sequence[str], **options: Any) -> subprocess.
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in error
     assert "unexpected" not in error
     return error

@@ -369,8 +369,7 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("codec", ["aac", "ac3"])
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(("codec", "suffix"), [("aac", "mp4"), ("ac3", "mkv")])
 def test_a_killed_run_with_sound_and_chapters_plays(tmp_path: Path, codec: str, suffix: str) -> None:
     source = make_media(tmp_path / "in.ts", audio=(codec,), frames=150, chapters=CHAPTERS)
     target = tmp_path / f"out.{suffix}"
