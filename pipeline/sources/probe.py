@@ -24,6 +24,8 @@ _BOTTOM_FIRST = (3, 4)
 _HIGHEST_RATE = 1000
 # Looking at each entry of an index takes 2 us; of longer ones the length must do.
 _MOST_ENTRIES = 500_000
+# The share of a transport stream that may follow the last packet: tables, filling, data.
+_REST = 0.1
 # Bytes that a server states for a stream without an end.
 _ENDLESS = 1 << 50
 # Bytes of a sample entry of MP4 before its boxes. Matroska: bytes that hold the tracks; ids of elements; what PixelCrop leaves
@@ -47,6 +49,22 @@ def was_written(name: str, before: WriteState | None) -> bool:
     """Return whether a file has been written since it had the state `before`; one that replaced it does not count."""
     now = write_state(name) if before else None
     return before is not None and now is not None and before[0] == now[0] and before != now
+
+
+def end_note(name: str, before: WriteState | None, container: Any, position: int) -> str:
+    """Return a note on a file whose frames have ended: it was written since it had the state `before`, or is not read whole.
+
+    libav gives no packets of streams that begin within MPEG-TS: much of it may follow the last one, which ends at `position`.
+    """
+    if was_written(name, before):
+        return "the file was written while it was read: run again on the finished file"
+    rest = 1 - position / before[1] if before and before[1] and container.format.name == "mpegts" else 0.0
+    return (
+        f"the last {rest:.0%} of the file are left out: they hold other streams than its beginning, as where a recording is "
+        "joined to another; split it there"
+        if rest > _REST
+        else ""
+    )
 
 
 def check_file(path: Path) -> None:

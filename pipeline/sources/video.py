@@ -27,7 +27,7 @@ from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select
 from cliprl.pipeline.sources.decoding.timeline import timeline_of
 from cliprl.pipeline.sources.errors import explain, redact, wrapping_of
-from cliprl.pipeline.sources.probe import check_file, has_end, probe_stream, stated_frames, was_written, write_state
+from cliprl.pipeline.sources.probe import check_file, end_note, has_end, probe_stream, stated_frames, write_state
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Frames that end this much before the end that the file states, in seconds, get a note; audio may be longer.
@@ -103,6 +103,7 @@ class VideoSource(FrameSource):
             read_ahead=not live and not self._is_pipe(),
         )
         self._live_decoder = wrap = self._live_decoder if live else None
+        self._packets = packets
         self._decoder = PacketDecoder(self._container, stream, packets, self._timeline, live=live, wrap=wrap)
         self._reader = self._decoder.reader
         self._index = 0
@@ -201,8 +202,8 @@ class VideoSource(FrameSource):
     def _finish(self) -> None:
         """Add notes on missing frames at the end of the stream."""
         self._passthrough.frames = self._index
-        if was_written(self._name, self._found):
-            self.note("the file was written while it was read: run again on the finished file")
+        if remark := end_note(self._name, self._found, self._container, self._packets.position):
+            self.note(remark)
         if self._decoder.cut_off:
             self.note(
                 f"the input ended early: an input/output error or a closed connection, after {self._index} frames"

@@ -43,6 +43,7 @@ class SharedDemuxer:
         self._ready: deque[Packet | Exception] = deque()
         self._seen = Fraction(-1)
         self._ended = False
+        self.position = 0  # bytes of the input up to the latest packet
 
     def read(self) -> Packet | None:
         """The next packet of the video stream, None at the end. Raises libav's error where there is one; one may read on."""
@@ -84,6 +85,7 @@ class SharedDemuxer:
 
     def _hand_over(self, packet: Packet) -> None:
         time = decode_time(packet)
+        self.position = max(self.position, (packet.pos or 0) + packet.size)
         if packet.stream_index == self._video.index:
             self._ready.append(packet)
             self._seen = self._seen if time is None else max(self._seen, time)

@@ -407,6 +407,20 @@ def test_a_joined_ts_whose_codec_changes_is_read_whole(tmp_path: Path, first: st
     assert note.endswith(f"to {second}")
 
 
+@pytest.mark.parametrize(
+    "ids", [{"mpegts_start_pid": "512"}, {"mpegts_service_id": "7", "mpegts_pmt_start_pid": "4352"}]
+)
+def test_a_joined_part_with_other_streams_is_noted(ids: dict[str, str], tmp_path: Path) -> None:
+    """libav gives none of its packets: half of the frames were lost without a word."""
+    first, second = tmp_path / "1.ts", tmp_path / "2.ts"
+    make_clip(first, frames=40)
+    make_clip(second, frames=40, container_options=ids | {"mpegts_start_pid": "512"})
+    (tmp_path / "a.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    with open_source(tmp_path / "a.ts") as source:
+        assert len(list(source)) == 40
+        assert any("% of the file are left out" in note for note in source.info.notes)
+
+
 @pytest.mark.parametrize("name", CODECS)
 def test_a_ts_of_one_codec_has_no_note_of_another(tmp_path: Path, name: str) -> None:
     with open_source(make_clip(tmp_path / "a.ts", frames=20, **CODECS[name])) as source:
