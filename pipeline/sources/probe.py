@@ -26,6 +26,11 @@ _HIGHEST_RATE = 1000
 _MOST_ENTRIES = 500_000
 # The share of a transport stream that may follow the last packet: tables, filling, data.
 _REST = 0.1
+# libavutil's numbers of the transfer functions of HDR.
+_HDR = {16: "PQ", 18: "HLG"}
+_HDR_NOTE = (
+    "the video is HDR ({}): it is segmented, and shown on the page, without tone mapping; convert it to SDR first"
+)
 # Bytes that a server states for a stream without an end.
 _ENDLESS = 1 << 50
 # Bytes of a sample entry of MP4 before its boxes. Matroska: bytes that hold the tracks; ids of elements; what PixelCrop leaves
@@ -108,11 +113,12 @@ def probe_stream(
         "rate": rate,
         "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
-        "color": image_color(image, context),
+        "color": (color := image_color(image, context)),
         "rotation": (OrientationReader().read(image) or Orientation()).rotation,
         "sample_aspect": stream.sample_aspect_ratio or None,
         "interlaced": image.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # missing in older versions of PyAV
+        "notes": (_HDR_NOTE.format(_HDR[color.transfer_tag]),) if color.transfer_tag in _HDR else (),
     }
     return fields, crop
 

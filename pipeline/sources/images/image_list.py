@@ -24,6 +24,7 @@ from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReade
 from cliprl.pipeline.sources.images.image_names import image_files
 from cliprl.pipeline.sources.images.stills import (
     codec_of,
+    images_of_png,
     is_animated_webp,
     is_still,
     is_whole,
@@ -130,6 +131,10 @@ class ImageSource(FrameSource):
         self._whole = is_whole(data)
         if codec == "tiff" and (pages := pages_of_tiff(data)) > 1:
             self.note(f"{path} has {pages} pages or sizes, of which the first is read: save each as a file to read all")
+        if codec == "png" and (images := images_of_png(data)) > 1:
+            self.note(
+                f"{path} is an animation of {images} images, of which the first is read: give it alone to read all"
+            )
         self._context.sample_aspect_ratio = Fraction(0)  # otherwise an image without one gets that of the image before
         return without_libav(data) or self._decode(data)
 

@@ -86,6 +86,12 @@ def pages_of_tiff(data: bytes) -> int:
     return max(len(seen), 1)
 
 
+def images_of_png(data: bytes) -> int:
+    """Return the number of images in a PNG: one, or those of an animation, which it states before its first image."""
+    at = data.find(b"acTL", 0, data.find(b"IDAT"))
+    return int.from_bytes(data[at + 4 : at + 8]) if at > 0 else 1
+
+
 def _byte_order(data: bytes) -> str:
     return "<" if data.startswith(b"II") else ">"
 

@@ -122,6 +122,23 @@ def test_animations_have_all_their_pictures(suffix: str, tmp_path: Path) -> None
     assert all(difference(rgb(f), moving(i, SIZE[1], SIZE[0])) < 14 for i, f in enumerate(frames))
 
 
+def test_an_animation_in_a_list_is_noted(tmp_path: Path) -> None:
+    for number in range(2):
+        image(number).save(tmp_path / f"{number}.png", save_all=True, append_images=[image(1)] * number, duration=80)
+    with open_source(str(tmp_path / "*.png")) as source:
+        assert len(list(source)) == 2
+        assert [note for note in source.info.notes if "1.png is an animation of 2 images" in note] == list(
+            source.info.notes
+        )
+
+
+@pytest.mark.parametrize(("transfer", "noted"), [(16, True), (18, True), (14, False)])
+def test_hdr_that_is_not_tone_mapped_is_noted(transfer: int, noted: bool, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "a.mkv", frames=1, color=ColorSpace("bt2020", False, 9, 1, 9, transfer))
+    with open_source(clip) as source:
+        assert any("HDR" in note for note in source.info.notes) is noted
+
+
 def test_an_animated_webp_is_refused_by_that_name(tmp_path: Path) -> None:
     image().save(tmp_path / "a.webp", save_all=True, append_images=[image(1)], duration=80)
     with pytest.raises(CliprlError, match="animated WebP") as caught:
