@@ -94,7 +94,7 @@ def probe_stream(
     name: str, container: Any, stream: Any, image: av.VideoFrame, context: Any
 ) -> tuple[dict[str, Any], Crop | None]:
     """The fields of `StreamInfo` for a stream whose first frame is decoded, and the part of its frames that is shown."""
-    crop = container_crop(name, container, stream, (image.width, image.height))
+    crop = container_crop(name, container, stream, (image.width, image.height), 4 if image.interlaced_frame else 2)
     seconds: float | None = None
     if stream.duration is not None:
         seconds = float(stream.duration * stream.time_base)
@@ -170,22 +170,21 @@ class Crop(NamedTuple):
         return luma[self.top : bottom, self.left : right], chroma[rows : (bottom + 1) // 2, columns : (right + 1) // 2]
 
 
-def container_crop(name: str, container: Any, stream: Any, size: tuple[int, int]) -> Crop | None:
+def container_crop(name: str, container: Any, stream: Any, size: tuple[int, int], lines: int = 2) -> Crop | None:
     """Return the part of the frames of a file that `clap` of MP4 and QuickTime, or PixelCrop of Matroska, tells players to show.
 
-    None: the whole. PyAV passes nothing of it on.
+    None: the whole. PyAV passes nothing of it on. The top is a multiple of `lines`: of 4 where lines of chroma are of two fields.
     """
     kind = container.format.name
     find = _cut_by_mp4 if "mp4" in kind else _cut_by_matroska if kind.startswith("matroska") else None
     left = top = right = bottom = 0
     if find is not None and os.path.isfile(name):
-        with suppress(OSError, LookupError, ArithmeticError, struct.error), open(name, "rb") as file:
+        with suppress(OSError, LookupError, StopIteration, ArithmeticError, struct.error), open(name, "rb") as file:
             left, top, right, bottom = find(file, stream.index, size)
-    shown = Crop(
-        left + left % 2, top + top % 2, size[0] - left - left % 2 - right, size[1] - top - top % 2 - bottom, size
-    )
-    is_part = shown[2:4] != size and min(left, top, right, bottom) >= 0 and min(shown[2:4]) > 0
-    return shown if is_part else None
+    is_inside = min(left, top, right, bottom) >= 0
+    left, top = left + -left % 2, top + -top % lines
+    shown = Crop(left, top, size[0] - left - right, size[1] - top - bottom, size)
+    return shown if is_inside and shown[2:4] != size and min(shown[2:4]) > 0 else None
 
 
 def _cut_by_mp4(file: BinaryIO, index: int, size: tuple[int, int]) -> tuple[int, ...]:
@@ -211,7 +210,7 @@ def _index_of_mp4(file: BinaryIO) -> bytes:
         if length == 1:
             (length,), header = struct.unpack(">Q", file.read(8)), 16
         if kind == b"moov":
-            return file.read(length - header)
+            return file.read(min(length - header, os.fstat(file.fileno()).st_size))
         if length < header:
             raise LookupError
         file.seek(length - header, os.SEEK_CUR)

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from media import decode_all, decoded_planes, make_clip
 from oriented import displayed
 
 from cliprl.pipeline import OutputSpec, open_sink, open_source
+from cliprl.pipeline.sources import probe
 
 WIDTH, HEIGHT = 96, 64
 # Left, top, width and height of what is shown.
@@ -108,3 +110,19 @@ def test_an_aperture_without_a_part_is_ignored(numbers: tuple[int, ...], tmp_pat
     with open_source(clip) as source:
         assert (source.info.width, source.info.height) == (WIDTH, HEIGHT)
         assert len(list(source)) == 1
+
+
+def test_tracks_that_are_not_found_are_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = pixel_crop(make_clip(tmp_path / "a.mkv", frames=1, size=(WIDTH, HEIGHT)))
+    monkeypatch.setattr(probe, "_MATROSKA_HEAD", 60)
+    with open_source(clip) as source:
+        assert (source.info.width, source.info.height) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(("lines", "top"), [(2, 6), (4, 8)])
+def test_a_crop_keeps_the_order_of_fields(lines: int, top: int, tmp_path: Path) -> None:
+    clip = clean_aperture(make_clip(tmp_path / "a.mp4", frames=1, size=(WIDTH, HEIGHT)))
+    with av.open(clip) as container:
+        crop = probe.container_crop(str(clip), container, container.streams.video[0], (WIDTH, HEIGHT), lines)
+    assert crop is not None
+    assert (crop.top, crop.top + crop.height) == (top, 56)
