@@ -170,12 +170,14 @@ class Segmenter:
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS + 1)])
         self._gate = PresenceGate(self.classes) if any(spec.kind == "prompted" for spec in self.classes) else None
         self.reset()
-        if not has_run:
-            self._warm_up()
+        self._warm_up(has_run)
 
-    def _warm_up(self) -> None:
-        """Run all networks, so that the first frame does not pay for lazy set-up; again where a budget needs a step's time."""
-        for _ in range(1 if self.budget is None else 2):
+    def _warm_up(self, has_run: bool) -> None:
+        """Run all networks, so that the first frame does not pay for lazy set-up; again where a budget needs a step's time.
+
+        Engines that have run need no more, where no budget is given.
+        """
+        for _ in range(0 if has_run else 1 if self.budget is None else 2):
             outputs = self._encoder.run({"image": next(self._images), "text": self.bundle.embeddings})
             self._refiner(outputs["features"], outputs["logits"], outputs["logits"])
 
