@@ -24,11 +24,12 @@ from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
-from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
+from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip
+from cliprl.models.evaluation.tracking.kept_clips import kept_crossings, kept_frames
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
 from cliprl.models.evaluation.tracking.true_association import TrueAssociation
-from cliprl.models.studies.tracking_study import LabeledFrame, bundle_entry, robotic_frames
+from cliprl.models.studies.tracking_study import LabeledFrame, RenderedOption, bundle_entry, robotic_frames
 from cliprl.pipeline.core.segmentation import FollowState
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 from cliprl.pipeline.tracking.follow import Follower, FollowTarget
@@ -101,10 +102,10 @@ def _innermost(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def follow_rendered(seed: int, start: float) -> dict[str, float]:
-    """Follow the instrument of a rendered clip that is hidden in between."""
+def follow_rendered(seed: int, start: float, kept: Path | None = None) -> dict[str, float]:
+    """Follow the instrument of a rendered clip that is hidden in between. kept: see `kept_frames`."""
     clip = RenderedClip(seed, start)
-    frames = ((frame.image, frame.labels, frame.ids) for frame in clip)
+    frames = ((frame.image, frame.labels, frame.ids) for frame in kept_frames(clip, kept))
     return follow_clip(frames, TrueMasks(len(SCENE_CLASSES)), TOOL_GROUPS, clip.plan.hidden)
 
 
@@ -122,6 +123,7 @@ def study(
     ] = None,
     clips: Annotated[int, typer.Option(min=0, help="How many rendered clips.")] = 10,
     bundle: Annotated[str, typer.Option(help="The engine bundle that segments D1 and D2.")] = "small",
+    rendered: RenderedOption = None,
     out: Annotated[Path, typer.Option(help="The result file.")] = Path("follow.json"),
 ) -> None:
     """Follow one instrument of each clip from one click, and write a result file."""
@@ -129,8 +131,8 @@ def study(
     about, classes = bundle_entry(bundle), open_bundle(bundle).manifest.classes
     options = f"--clips {clips} --bundle {about['name']}" + (" --data FOLDER" if data else "")
     heading = {"command": f"python -m cliprl.models.studies.follow_study {options}", "bundle": about}
-    for seed, start in find_crossings(FIRST_FOLLOWED, clips):
-        found[f"rendered, {seed}"] = follow_rendered(seed, start)
+    for seed, start in kept_crossings(FIRST_FOLLOWED, clips, rendered):
+        found[f"rendered, {seed}"] = follow_rendered(seed, start, rendered)
         _write(out, found, heading)
     for name in ("D1", "D2") if data is not None else ():
         assert data is not None

@@ -31,8 +31,9 @@ from cliprl.models.data.io import read_video
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
-from cliprl.models.evaluation.tracking.clips import FRAME_RATE, TOOL_GROUPS, RenderedClip, find_crossings
+from cliprl.models.evaluation.tracking.clips import FRAME_RATE, TOOL_GROUPS, RenderedClip
 from cliprl.models.evaluation.tracking.iou_association import IouAssociation
+from cliprl.models.evaluation.tracking.kept_clips import kept_crossings, kept_frames
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
 from cliprl.models.evaluation.tracking.true_association import TrueAssociation
@@ -53,6 +54,10 @@ _TRACKERS: dict[str, type[InstrumentTracker | IouAssociation | TrueAssociation]]
 # Scores are computed on every second row and column.
 _STEP = 2
 _RETURNED = "right after return"
+RenderedOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Keep rendered clips here, 50 MB each.", show_default="not kept"),
+]
 LabeledFrame = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]  # image, labels, ids
 
 
@@ -78,9 +83,11 @@ def score_clip(frames: Iterable[LabeledFrame], observe: Observer, groups: ClassG
     return {name: {**score.result(), "ms": float(np.median(spent[name][1:])) * 1000} for name, score in scores.items()}
 
 
-def rendered_clip(seed: int, start: float, bundle: str | None = None) -> dict[str, dict[str, float]]:
-    """Score one rendered clip by its true masks, or by those of a bundle."""
-    frames = ((frame.image, frame.labels, frame.ids) for frame in RenderedClip(seed, start))
+def rendered_clip(
+    seed: int, start: float, kept: Path | None = None, bundle: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Score one rendered clip by its true masks, or by those of a bundle. kept: see `kept_frames`."""
+    frames = ((frame.image, frame.labels, frame.ids) for frame in kept_frames(RenderedClip(seed, start), kept))
     if bundle is not None:
         return score_clip(frames, _masks(bundle), ClassGroups.of(open_bundle(bundle).manifest.classes))
     return score_clip(frames, TrueMasks(len(SCENE_CLASSES)), TOOL_GROUPS)
@@ -142,17 +149,19 @@ def table(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     return markdown_table(["clips", "tracker", *keys], rows).rstrip("\n")
 
 
-def _tasks(data: Path | None, clips: int, segmented: int, bundle: str) -> Iterator[tuple[str, str, Any]]:
+def _tasks(
+    data: Path | None, clips: int, segmented: int, bundle: str, kept: Path | None
+) -> Iterator[tuple[str, str, Any]]:
     """Return the part, the name of the clip, and the function that scores it."""
     title = open_bundle(bundle).manifest.name
     for name in ("D1", "D2") if data is not None else ():
         assert data is not None
         yield f"{name}, masks of {title}", name, partial(robotic_video, data / "robotic" / name, bundle)
-    for number, (seed, start) in enumerate(find_crossings(FIRST_CLIP, clips)):
+    for number, (seed, start) in enumerate(kept_crossings(FIRST_CLIP, clips, kept)):
         clip = f"{seed} from {start:.1f} s"
-        yield "rendered, true masks", clip, partial(rendered_clip, seed, start)
+        yield "rendered, true masks", clip, partial(rendered_clip, seed, start, kept)
         if number < segmented:
-            yield f"rendered, masks of {title}", clip, partial(rendered_clip, seed, start, bundle)
+            yield f"rendered, masks of {title}", clip, partial(rendered_clip, seed, start, kept, bundle)
 
 
 @app.command()
@@ -164,6 +173,7 @@ def study(
     segmented: Annotated[int, typer.Option(min=0, help="How many of them the bundle segments, too.")] = 20,
     bundle: Annotated[str, typer.Option(help="The engine bundle that segments D1 and D2.")] = "small",
     workers: Annotated[int, typer.Option(min=1, help="Processes that score clips at the same time.")] = 1,
+    rendered: RenderedOption = None,
     out: Annotated[Path, typer.Option(help="The result file.")] = Path("tracking.json"),
 ) -> None:
     """Score the tracker beside plain IoU association on the same masks, and write a result file.
@@ -176,7 +186,7 @@ def study(
     heading = {"command": f"python -m cliprl.models.studies.tracking_study {options}", "bundle": about}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         pending: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
-        for part, clip, score in _tasks(data, clips, segmented, bundle):
+        for part, clip, score in _tasks(data, clips, segmented, bundle, rendered):
             if clip not in found.get(part, {}):
                 pending.append((part, clip, pool.submit(score)))
             while pending and (len(pending) > 2 * workers or pending[0][2].done()):

@@ -25,6 +25,13 @@ _FAR = 4.0
 # What it costs to give a cell to a track that is not expected there; cells of distance that cost as much as half a width beside
 # its line; what a color costs.
 _UNEXPECTED, _REACH, _COLOR = 0.5, 8.0, 0.35
+# Two frames are much alike: cells by which an instrument may grow, share of its cells by which their number may change, share of
+# the cells of all instruments that may be others.
+_STEP, _CHANGE, _MOVED = 4.0, 0.4, 0.14
+
+
+# Flat indices of the cells of instruments, and their keys.
+Divided = tuple[NDArray[np.intp], NDArray[np.uint16]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +51,52 @@ class CellMaps:
     def codes(self) -> NDArray[np.uint8] | None:
         """The color code of each cell, uint8: its color, and whether its class is that of a tip. None if the image is unknown."""
         return None if self.looks is None else np.asarray(self.looks.colors * 2 + self.tips, np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NearestKeys:
+    """Divides frames that are much like one that was divided: each cell goes to the track of its group that was nearest to it.
+
+    last: uint16 (h, w), the map of keys of that frame. keys: uint16 (groups + 1, h * w), the key of the nearest track of each
+    group, 0 where none was near. cells: how many each key had. awaited: uint8 (h, w), not 0 where a hidden one
+    may return.
+    """
+
+    last: NDArray[np.uint16]
+    keys: NDArray[np.uint16]
+    cells: NDArray[np.intp]
+    awaited: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, last: NDArray[np.uint16], tracks: Mapping[int, Track], groups: int) -> NearestKeys:
+        """Make it from the map of keys of a frame, whose tracks have groups up to `groups`."""
+        keys, flat = np.zeros((groups + 1, last.size), np.uint16), last.ravel()
+        cells = np.bincount(flat, minlength=max(tracks, default=0) + 1)
+        group_of = np.zeros(len(cells), np.uint8)
+        group_of[list(tracks)] = [track.group for track in tracks.values()]
+        own = group_of.take(last)
+        for group in np.bincount(own.ravel(), minlength=1)[1:].nonzero()[0] + 1:
+            free = (own != group).view(np.uint8)
+            distance, number = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
+            (held,) = (own.ravel() == group).nonzero()
+            values = np.zeros(len(held) + 1, np.uint16)
+            values[number.ravel().take(held)] = flat.take(held)
+            keys[group] = (values.take(number) * (distance <= _STEP)).ravel()
+        awaited = [track.around_place() for track in tracks.values() if track.place is not None]
+        return cls(last, keys, cells, reduce(np.bitwise_or, awaited, np.zeros(last.shape, np.uint8)))
+
+    def divide(self, groups: NDArray[np.uint8]) -> Divided | None:
+        """Divide the cells that have a group (h, w): return their flat indices and keys, or None for another frame."""
+        (cells,) = groups.ravel().nonzero()
+        new = cells[self.last.take(cells) == 0]
+        before = int(self.cells[1:].sum())
+        if before - len(cells) + 2 * len(new) > _MOVED * before:
+            return None
+        if np.count_nonzero(self.awaited.take(new)) > SPLIT_CELLS / 2:
+            return None
+        keys = self.keys.ravel().take(groups.ravel().take(cells) * np.intp(groups.size) + cells)
+        changes = np.abs(np.bincount(keys, minlength=len(self.cells)) - self.cells)[1:]
+        return None if (changes > np.maximum(_CHANGE * self.cells[1:], SPLIT_CELLS / 2)).any() else (cells, keys)
 
 
 @lru_cache(maxsize=8)

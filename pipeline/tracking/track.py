@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
 from cliprl.pipeline.tracking.memory import Embedding, EmbeddingMemory
+from cliprl.pipeline.tracking.optical_flow import Flow, sampled
 from cliprl.pipeline.tracking.shafts import Shaft
 
 # Frames in which a new region must be seen until it gets an id, fewer would number specks; and those of a region that does not
@@ -17,7 +21,7 @@ CONFIRMED, CONFIRMED_INSIDE = 3, 10
 # Cells of the smallest region that gets an id: smaller ones are rather false alarms of the network.
 ID_CELLS = 24
 # Frames between two looks at the appearance of an instrument in view.
-_LOOK = 4
+_LOOK = 8
 # Cells around the place of a hidden instrument in which it is expected, and the frames of hiding that add one more. Like _UNSURE
 # of the regions and _SAME_ENTRY of the tracker, chosen on clips for choosing: the scores are those of other seeds (README.md).
 _AROUND, _PER_CELL = 3, 6
@@ -36,11 +40,11 @@ class Track:
     shifts the frames in which it is looked at, so that those of several tracks differ.
 
     center: float (x, y) in grid cells, where it is or was last seen. cells: how many it has there. age: frames since it was
-    first seen. hits: frames in which it was seen. missing: frames since then. has_entered: whether it was ever seen to reach the
-    edge of the field of view. shaft: the last one that was seen alone. doubled: successive looks in which it seems to be two
-    instruments. colors: how often its cells have each color code. place: its last cells, uint8 (h, w), while it has been hidden
-    for a short time. before: its cells (h, w) before it lost most of them at once, with their number and its age then, while a
-    rest of it is in view.
+    first seen. hits: frames in which it was seen. looked: those at its last look. missing: frames since it was seen.
+    has_entered: whether it was ever seen to reach the edge of the field of view. shaft: the last one that was seen alone.
+    doubled: successive looks in which it seems to be two instruments. colors: how often its cells have each color code. place:
+    its last cells, uint8 (h, w), while it has been hidden for a short time. before: its cells (h, w) before it lost most of
+    them at once, with their number and its age then, while a rest of it is in view.
     """
 
     key: int
@@ -51,6 +55,7 @@ class Track:
     cells: int = 0
     age: int = 0
     hits: int = 0
+    looked: int = 0
     missing: int = 0
     has_entered: bool = False
     shaft: Shaft | None = None
@@ -63,7 +68,23 @@ class Track:
     @property
     def due(self) -> bool:
         """Whether its appearance should be looked at in this frame."""
-        return self.hits <= CONFIRMED or (self.hits + self.phase) % _LOOK == 0
+        return self.hits < CONFIRMED or (self.hits + self.phase) // _LOOK > (self.looked + self.phase) // _LOOK
+
+    def wait(self) -> None:
+        """Let a frame pass that is much like the last one."""
+        self.age += 1
+        if self.missing:
+            self.missing += 1
+        else:
+            self.hits += 1
+
+    def carry(self, offsets: Flow) -> None:
+        """Move the place where it is hidden along with the image."""
+        x, y = (round(v) for v in self.center.tolist())
+        rows, columns = offsets.shape[:2]
+        self.center = self.center - offsets[min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)]
+        if self.place is not None:
+            self.place = np.asarray(sampled(self.place, offsets, cv2.INTER_NEAREST), np.uint8)
 
     @property
     def is_confirmed(self) -> bool:
@@ -78,8 +99,8 @@ class Track:
 
     @property
     def is_due_for_id_inside(self) -> bool:
-        """Whether it gets an id in this frame although it never reached the edge."""
-        return not self.id and not self.has_entered and self.hits == CONFIRMED_INSIDE - 1
+        """Whether it may get an id in this frame although it never reached the edge."""
+        return not self.id and not self.has_entered and self.hits + 1 >= CONFIRMED_INSIDE
 
     def resize(self, cells: int, last: NDArray[np.uint16] | None) -> None:
         """Take how many cells it has in a frame. last: the map of keys of the frame before."""
@@ -119,3 +140,25 @@ class Track:
     def color_costs(self) -> NDArray[np.float32] | None:
         """Return how unlike its colors each code is: minus the logarithm of its frequency, (256,); None if they are unknown."""
         return None if self.colors is None else np.asarray(-np.log(self.colors + np.float32(_RARE)))
+
+
+def find_instances(
+    cells: NDArray[np.intp],
+    keys: NDArray[np.uint16],
+    tracks: Mapping[int, Track],
+    names: Sequence[str],
+    segmentation: Segmentation,
+) -> Instances:
+    """Return the instruments of a frame by the keys of `cells` (flat indices); no others have one. names: those of the groups."""
+    ids, classes = np.zeros(max(tracks, default=0) + 1, np.uint16), len(segmentation.probabilities)
+    pairs = keys * np.intp(classes) + segmentation.labels.ravel().take(cells)
+    counts = np.bincount(pairs, minlength=classes * len(ids)).reshape(-1, classes)
+    items = []
+    for track in sorted((t for t in tracks.values() if t.id and not t.missing), key=attrgetter("id")):
+        ids[track.key] = track.id
+        own = counts[track.key]
+        if found := int(own.sum()):
+            items.append(Instance(track.id, names[track.group - 1], int(own.argmax()), found))
+    numbers = np.zeros(segmentation.labels.shape, np.uint16)
+    numbers.ravel()[cells] = ids.take(keys)
+    return Instances(numbers, tuple(items))

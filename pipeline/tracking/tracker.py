@@ -6,26 +6,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import count
-from operator import attrgetter
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
+from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
-from cliprl.pipeline.tracking.contact import CellMaps, field_edge
+from cliprl.pipeline.tracking.contact import CellMaps, Divided, NearestKeys, field_edge
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
 from cliprl.pipeline.tracking.part import Part, joint_center
 from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
 from cliprl.pipeline.tracking.shafts import is_cut_off, same_entry
-from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, ID_CELLS, Track
+from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, ID_CELLS, Track, find_instances
 from cliprl.pipeline.view.grid_warp import grid_map
 
+# Frames in a row that are divided as the one before if they are much like it.
+_HELD = 2
 # Frames for which a hidden instrument is expected where it was.
 _EXPECTED = 50
 # Instruments that are remembered after they have left.
@@ -75,23 +76,41 @@ class InstrumentTracker:
         self._map: NDArray[np.uint16] | None = None  # keys of the last frame
         self._view: Viewport | None = None
         self._started = self._last_id = 0
-        self._fresh = True
+        self._fresh, self._held = True, 0
+        self._nearest: NearestKeys | None = None
 
     def update(self, seen: TrackerInput) -> Instances:
         """Find the instruments of a frame."""
         segmentation = seen.segmentation
         shape, likeliest = segmentation.labels.shape, segmentation.likeliest
-        looks = None if seen.image is None else Appearance(seen.image, seen.features, shape)
         groups = self.groups.most_probable(likeliest.labels, likeliest.probabilities)
+        if (alike := self._continued(groups, seen)) is not None:
+            return find_instances(*alike, self._tracks, self.groups.names, segmentation)
+        looks = None if seen.image is None else Appearance(seen.image, seen.features, shape)
         tips = np.asarray(cv2.LUT(likeliest.labels, self.groups.tips), np.uint8)
         maps = CellMaps(groups, tips, field_edge(segmentation.view, *shape), looks)
         regions = find_regions(maps)
         parts = self._parts(regions, maps, seen)
         self._recognize(parts, looks)
         current = self._follow(parts, maps, segmentation)
-        self._map, self._view, self._fresh = current, segmentation.view, False
+        self._map, self._view, self._fresh, self._nearest, self._held = current, segmentation.view, False, None, 0
         self._forget()
-        return self._instances(current, regions.cells, segmentation)
+        keys = current.ravel().take(regions.cells)
+        return find_instances(regions.cells, keys, self._tracks, self.groups.names, segmentation)
+
+    def _continued(self, groups: NDArray[np.uint8], seen: TrackerInput) -> Divided | None:
+        """Return the cells of instruments and their keys in a frame that is much like the last divided one, or None."""
+        last, view = self._map, seen.segmentation.view
+        if last is None or last.shape != groups.shape or seen.is_cut or view != self._view or self._held >= _HELD:
+            return None
+        if any(track.is_due_for_id(track.cells) for track in self._tracks.values() if not track.missing):
+            return None
+        self._nearest = self._nearest or NearestKeys.of(last, self._tracks, len(self.groups.names))
+        if (divided := self._nearest.divide(groups)) is not None:
+            self._held += 1
+            for track in self._tracks.values():
+                track.wait()
+        return divided
 
     def _parts(self, regions: FrameRegions, maps: CellMaps, seen: TrackerInput) -> list[Part]:
         """Return the parts of the instruments. Motion is measured only where the last frame's map does not settle them."""
@@ -133,13 +152,9 @@ class InstrumentTracker:
         """Move the places of hidden instruments along with the image."""
         if offsets is None:
             return
-        rows, columns = offsets.shape[:2]
         for track in self._tracks.values():
             if track.missing:
-                x, y = (round(v) for v in track.center.tolist())
-                track.center = track.center - offsets[min(max(y, 0), rows - 1), min(max(x, 0), columns - 1)]
-                if track.place is not None:
-                    track.place = np.asarray(sampled(track.place, offsets, cv2.INTER_NEAREST), np.uint8)
+                track.carry(offsets)
 
     def _recognize(self, parts: list[Part], looks: Appearance | None) -> None:
         """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key.
@@ -249,11 +264,12 @@ class InstrumentTracker:
                 track.missing += 1
                 track.place = None if track.missing > _EXPECTED else track.place
                 continue
-            track.hits, track.missing, track.center = track.hits + 1, 0, joint_center(held[key])
+            is_due, track.hits, track.missing = track.due, track.hits + 1, 0
+            track.center = joint_center(held[key])
             track.resize(sum(part.cells for part in held[key]), self._map)
             track.place = None
             track.has_entered = track.has_entered or any(part.runs for part in held[key])
-            if track.due:
+            if is_due:
                 self._look(track, held[key], maps)
             if not track.id and track.is_confirmed and self._presence(segmentation, track, current == key) >= _PRESENT:
                 track.id = self._next_id()
@@ -262,6 +278,7 @@ class InstrumentTracker:
     @staticmethod
     def _look(track: Track, held: list[Part], maps: CellMaps) -> None:
         """Take up how an instrument looks and where it enters."""
+        track.looked = track.hits
         shafts = [shaft for part in held for shaft in part.shafts]
         if len(shafts) == 1 and not (track.shaft and is_cut_off(shafts[0], track.shaft)):
             track.shaft = shafts[0]
@@ -281,19 +298,3 @@ class InstrumentTracker:
         away = sorted((t for t in self._tracks.values() if t.id and t.missing), key=lambda t: t.missing)
         for key in [*gone, *(track.key for track in away[_REMEMBERED:])]:
             del self._tracks[key]
-
-    def _instances(self, current: NDArray[np.uint16], cells: NDArray[np.intp], segmentation: Segmentation) -> Instances:
-        """Return the instruments of a frame by the map of keys, in which `cells` may have one."""
-        ids, classes = np.zeros(max(self._tracks, default=0) + 1, np.uint16), len(segmentation.probabilities)
-        keys = current.ravel().take(cells)
-        pairs = keys * np.intp(classes) + segmentation.labels.ravel().take(cells)
-        counts = np.bincount(pairs, minlength=classes * len(ids))
-        shown = sorted((t for t in self._tracks.values() if t.id and not t.missing), key=attrgetter("id"))
-        items = []
-        for track in shown:
-            ids[track.key] = track.id
-            class_id = int(counts[track.key * classes :][:classes].argmax())
-            items.append(Instance(track.id, self.groups.names[track.group - 1], class_id, track.cells))
-        numbers = np.zeros_like(current)
-        numbers.ravel()[cells] = ids.take(keys)
-        return Instances(numbers, tuple(items))

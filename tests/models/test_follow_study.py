@@ -65,8 +65,8 @@ def test_the_readme_has_the_scores_of_following() -> None:
 
 def test_the_result_names_the_bundle_without_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = {"J&F": 1.0, "with true ids": 1.0, "left": 0.0, "late lost": 0.0, "returned": 0.0, "late found": 0.0}
-    monkeypatch.setattr(follow_study, "find_crossings", lambda first, clips: [(first, 0.0)])
-    monkeypatch.setattr(follow_study, "follow_rendered", lambda seed, start: scores)
+    monkeypatch.setattr(follow_study, "kept_crossings", lambda first, clips, kept: [(first, 0.0)])
+    monkeypatch.setattr(follow_study, "follow_rendered", lambda seed, start, kept: scores)
     follow_study.study(clips=1, bundle=str(SHIPPED / "small"), out=tmp_path / "follow.json")
     result = json.loads((tmp_path / "follow.json").read_text())
     assert result["command"].endswith("--clips 1 --bundle small")

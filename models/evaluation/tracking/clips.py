@@ -57,6 +57,7 @@ class RenderedClip:
 
     def __init__(self, seed: int, start: float, frames: int = FRAMES, height: int = 256, width: int = 320) -> None:
         self.seed, self.frames, self._start = seed, frames, start
+        self.name = f"{seed}-from-{start:.1f}s-{frames}x{height}x{width}"
         self._scene = SceneRenderer(seed, height, width)
         rng = np.random.default_rng([seed, 1])
         self.plan = self._planned(rng)
