@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from datetime import date
 from functools import lru_cache, partial
 from multiprocessing import get_context
@@ -185,14 +184,14 @@ def study(
     options = f"--clips {clips} --segmented {segmented} --bundle {title}" + (" --data FOLDER" if data else "")
     heading = {"command": f"python -m cliprl.models.studies.tracking_study {options}", "bundle": about}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        pending: deque[tuple[str, str, Future[dict[str, dict[str, float]]]]] = deque()
+        pending: dict[Future[dict[str, dict[str, float]]], tuple[str, str]] = {}
         for part, clip, score in _tasks(data, clips, segmented, bundle, rendered):
-            if clip not in found.get(part, {}):
-                pending.append((part, clip, pool.submit(score)))
-            while pending and (len(pending) > 2 * workers or pending[0][2].done()):
-                _record(found, pending.popleft(), out, heading)
-        while pending:
-            _record(found, pending.popleft(), out, heading)
+            if clip not in found.setdefault(part, {}):
+                pending[pool.submit(score)] = part, clip
+        for done in as_completed(pending):
+            part, clip = pending[done]
+            found[part][clip] = done.result()
+            _write(out, found, heading)
     typer.echo(table({part: summary(entries) for part, entries in found.items()}))
 
 
@@ -218,23 +217,12 @@ def _read(out: Path, bundle: Mapping[str, Any]) -> dict[str, dict[str, dict[str,
     return clips
 
 
-def _record(
-    found: dict[str, dict[str, dict[str, dict[str, float]]]],
-    task: tuple[str, str, Future[dict[str, dict[str, float]]]],
-    out: Path,
-    heading: Mapping[str, Any],
-) -> None:
-    part, clip, done = task
-    found.setdefault(part, {})[clip] = done.result()
-    _write(out, found, heading)
-
-
 def _write(out: Path, found: Mapping[str, Any], heading: Mapping[str, Any]) -> None:
     result = {
         **heading,
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {available_cpus()} cores",
-        "summary": {part: summary(entries) for part, entries in found.items()},
+        "summary": {part: summary(entries) for part, entries in found.items() if entries},
         "number of clips": {part: len(entries) for part, entries in found.items()},
         "clips": found,
     }

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.tracking.appearance import Appearance
-from cliprl.pipeline.tracking.optical_flow import grid_indices
 from cliprl.pipeline.tracking.shafts import Mask, border
 from cliprl.pipeline.tracking.track import Track
 
@@ -205,6 +204,6 @@ def beside_line(mask: Mask) -> NDArray[np.float32]:
     half_width = max(math.sqrt(max(spread, 0) / count) * math.sqrt(3), 1.0)
     y, x = math.cos(angle) / half_width, math.sin(angle) / half_width
     offset = m["m10"] / count * x - m["m01"] / count * y
-    rows, columns = grid_indices(*mask.shape)
-    across = columns[:1] * np.float32(x) - np.float32(offset) - rows[:, :1] * np.float32(y)
+    rows, columns = (np.arange(count, dtype=np.float32) for count in mask.shape)
+    across = columns * np.float32(x) - np.float32(offset) - rows[:, None] * np.float32(y)
     return np.asarray(np.abs(across), np.float32)

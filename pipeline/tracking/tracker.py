@@ -103,7 +103,7 @@ class InstrumentTracker:
         last, view = self._map, seen.segmentation.view
         if last is None or last.shape != groups.shape or seen.is_cut or view != self._view or self._held >= _HELD:
             return None
-        if any(track.is_due_for_id(track.cells) for track in self._tracks.values() if not track.missing):
+        if any(not track.id and not track.missing and track.has_entered for track in self._tracks.values()):
             return None
         self._nearest = self._nearest or NearestKeys.of(last, self._tracks, len(self.groups.names))
         if (divided := self._nearest.divide(groups)) is not None:

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from cliprl.engines import UsageError
 from cliprl.models.cli.evaluate import app
+from cliprl.models.evaluation.tracking import kept_clips
 from cliprl.models.evaluation.tracking.association import FrameOverlap, hota, id_switches, idf1
 from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
+from cliprl.models.evaluation.tracking.kept_clips import kept_crossings, kept_frames
 from cliprl.models.evaluation.tracking.observations import TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
 from cliprl.models.evaluation.tracking.true_association import TrueAssociation
@@ -160,6 +162,31 @@ def test_true_ids_go_to_the_nearest_cells() -> None:
     association.truth = truth
     found = association.update(TrackerInput(segmentation))
     assert [(item.id, item.cells) for item in found.items] == [(1, 480), (2, 400)]
+
+
+def test_a_kept_clip_is_not_rendered_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = RenderedClip(7_000_026, 3.0, 3, 64, 80)
+    rendered = list(kept_frames(clip, tmp_path))
+    monkeypatch.setattr(RenderedClip, "__iter__", lambda clip: pytest.fail("the clip was rendered again"))
+    kept = list(kept_frames(clip, tmp_path))
+    for one, other in zip(rendered, kept, strict=True):
+        assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("image", "labels", "ids"))
+    with pytest.raises(pytest.fail.Exception, match="rendered again"):
+        list(kept_frames(clip, None))
+
+
+def test_kept_crossings_are_searched_from_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[tuple[int, int]] = []
+
+    def find(first: int, count: int) -> list[tuple[int, float]]:
+        searched.append((first, count))
+        return [(first + 2 * i, 0.4) for i in range(count)]
+
+    monkeypatch.setattr(kept_clips, "find_crossings", find)
+    assert list(kept_crossings(10, 2, tmp_path)) == [(10, 0.4), (12, 0.4)]
+    assert list(kept_crossings(10, 3, tmp_path)) == [(10, 0.4), (12, 0.4), (13, 0.4)]
+    assert list(kept_crossings(10, 1, tmp_path)) == [(10, 0.4)]
+    assert searched == [(10, 2), (13, 1)]
 
 
 def test_the_study_scores_both_trackers_on_one_clip() -> None:

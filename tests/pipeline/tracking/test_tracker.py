@@ -14,6 +14,7 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.tracking import tracker as tracker_module
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.id_map import ids_at
 from cliprl.pipeline.tracking.memory import CAPACITY, EmbeddingMemory
@@ -87,6 +88,43 @@ def scene() -> Scene:
 
 def test_instruments_in_the_first_frame_have_ids_at_once(scene: Scene) -> None:
     assert ids(scene.show(left(30), top(20))) == [1, 2]
+
+
+def divided(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the frames that are divided into regions: those between them are divided as the one before."""
+    frames, find = list[int](), tracker_module.find_regions
+    monkeypatch.setattr(tracker_module, "find_regions", lambda maps: frames.append(len(frames)) or find(maps))
+    return frames
+
+
+def test_one_of_three_like_frames_is_divided(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        first = scene.show(left(70), top(20, 40))
+    frames = divided(scene, monkeypatch)
+    for step in range(9):  # one moves a cell in four frames
+        found = scene.show(left(70 + step / 4), top(20, 40))
+        assert found.items[1] == first.items[1]
+        assert found.ids[30, 10] == first.ids[30, 10]
+        assert np.array_equal(found.ids > 0, scene.segmentation.labels > 0)
+    assert len(frames) == 3
+
+
+@pytest.mark.parametrize("change", ["cut", "moved", "new", "gone"])
+def test_a_frame_unlike_the_last_is_divided(scene: Scene, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        scene.show(left(40), top(20))
+    frames = divided(scene, monkeypatch)
+    lines = {"moved": (left(50), top(20)), "new": (left(40), top(20), top(10, 20)), "gone": (left(40),)}
+    scene.show(*lines.get(change, (left(40), top(20))), is_cut=change == "cut")
+    assert len(frames) == 1
+
+
+def test_frames_are_divided_while_an_instrument_has_no_id(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        scene.show(left(40))
+    frames = divided(scene, monkeypatch)
+    assert [ids(scene.show(left(40), top(20))) for _ in range(3)] == [[1], [1], [1, 2]]
+    assert len(frames) == 3
 
 
 def test_two_crossing_shafts_stay_two(scene: Scene) -> None:
