@@ -20,7 +20,7 @@ from gpu_host import needs_compiler
 from live_camera import SQUARE, TestCamera, number_in, place_of
 from live_faults import CLASSES, Broken, Make, MakeTracked, seen
 from live_gpu import MakeOnGpu
-from waiting import until
+from waiting import PATIENCE, until
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.pipeline import Overlay, Segmentation, Segmenter, Style, open_source
@@ -40,7 +40,7 @@ from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.tracking.optical_flow import moved
 
 # Seconds after which a test gives up waiting for what has to come.
-LIMIT = 30.0
+LIMIT = PATIENCE
 # Each fault of `live_faults`, and what the picture says of it.
 TOLD = {"raise": "planted: the engine broke", "hang": "has hung", "nan": "not a number", "die": "killed by signal 9"}
 PLAIN = Style(opacity=1.0, contours=False, legend=False, status=False)

@@ -219,8 +219,11 @@ def live_run(
     crf: float = 23,
     enough: Callable[[], bool] = lambda: False,
     guard: bool = False,
-) -> Recording:
-    """A whole live stream with a network output and a recording of displayed frames, until it is enough."""
+) -> tuple[Recording, int]:
+    """A whole live stream with a network output and a recording of displayed frames, until it is enough.
+
+    Returns the recording, and how many frames the display did not take in time, on a busy machine.
+    """
     capture = LiveCapture(TestCamera, source, name="camera", reconnect=False)
     spec = OutputSpec(source.info, CLASSES)
     quality = Quality(crf, "ultrafast")
@@ -232,22 +235,24 @@ def live_run(
         capture, Overlay(CLASSES), outputs=(output,), recordings=(made,), controls=controls, policy=policy
     )
     stream.run(lambda *_: stream.stop() if enough() else None)
-    return made
+    return made, capture.dropped
 
 
 def test_network_output_and_recording_share_one_encoder(tmp_path: Path, opened: list[Quality]) -> None:
     source, received = TestCamera(rate=RATE), tmp_path / "received.ts"
     with udp_receiver(received) as url:
-        made = live_run(source, url, tmp_path / "rec", enough=lambda: received.stat().st_size > 150_000)
+        made, dropped = live_run(source, url, tmp_path / "rec", enough=lambda: received.stat().st_size > 150_000)
     recorded = images_in(*made.paths)
-    assert list(recorded) == source.given[: len(recorded)]
+    given = [number for number in source.given if number <= max(recorded)]
+    assert list(recorded) == [number for number in given if number in recorded]
+    assert len(given) - len(recorded) <= dropped
     assert made.missed == 0
     assert same(recorded, images_in(received)) > 20
     assert opened == [QUALITY]
 
 
 def test_frames_outside_the_body_are_shared_pixelated(tmp_path: Path, opened: list[Quality]) -> None:
-    made = live_run(TestCamera(60, live=False), str(tmp_path / "live.m3u8"), tmp_path / "rec", guard=True)
+    made, _ = live_run(TestCamera(60, live=False), str(tmp_path / "live.m3u8"), tmp_path / "rec", guard=True)
     assert opened == [QUALITY]
     for files in (made.paths, sorted(tmp_path.glob("*.ts"))):
         images = images_in(*files).values()
@@ -268,18 +273,18 @@ def test_frames_that_wait_at_the_end_are_recorded(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(live_encoding.VideoEncoder, "encode", linger)
     source = TestCamera(20, rate=RATE)
-    made = live_run(source, str(tmp_path / "live.m3u8"), tmp_path / "rec")
+    made, _ = live_run(source, str(tmp_path / "live.m3u8"), tmp_path / "rec")
     assert max(images_in(*made.paths)) == source.given[-1]
 
 
 def test_other_quality_has_its_own_encoder(tmp_path: Path, opened: list[Quality]) -> None:
-    made = live_run(TestCamera(20), str(tmp_path / "live.m3u8"), tmp_path / "rec", crf=30)
+    made, _ = live_run(TestCamera(20), str(tmp_path / "live.m3u8"), tmp_path / "rec", crf=30)
     assert list(images_in(*made.paths)) == list(range(20))
     assert sorted(opened) == [QUALITY, (30, "ultrafast")]
 
 
 def test_playlist_and_recording_hold_the_same_pictures(tmp_path: Path, opened: list[Quality]) -> None:
-    made = live_run(TestCamera(60, live=False), str(tmp_path / "live.m3u8"), tmp_path / "rec")
+    made, _ = live_run(TestCamera(60, live=False), str(tmp_path / "live.m3u8"), tmp_path / "rec")
     with av.open(str(made.paths[0])) as file:
         times = [packet.pts * packet.time_base for packet in file.demux(video=0) if packet.size]
     assert times[0] == 0

@@ -82,7 +82,7 @@ def in_background() -> None:
 
 @pytest.mark.parametrize("start", [None, in_background])
 def test_file_plays_at_its_rate_and_last_frame_stays(tmp_path: Path, start: Callable[[], object] | None) -> None:
-    words = ["demo:?size=160x128&seconds=3", "--web", ":0", "-o", "seen.mp4", "--json"]
+    words = ["demo:?size=160x128&seconds=2", "--web", ":0", "-o", "seen.mp4", "--json"]
     with running(tmp_path, *words, start=start) as (process, url):
         assert url.startswith("http://127.0.0.1:")
         until(url + "metrics", r"^cliprl_frames_displayed_total [1-9]")
@@ -105,10 +105,10 @@ def test_file_plays_at_its_rate_and_last_frame_stays(tmp_path: Path, start: Call
     assert process.returncode == 0
     assert "Traceback" not in error
     summary = json.loads(output)
-    assert summary["frames"] == 75
-    assert summary["seconds"] > 2.5
+    assert summary["frames"] == 50
+    assert summary["seconds"] > 1.5
     with av.open(tmp_path / "seen.mp4") as container:
-        assert sum(1 for _ in container.decode(video=0)) == 75
+        assert sum(1 for _ in container.decode(video=0)) == 50
     assert [path.name for path in tmp_path.iterdir()] == ["seen.mp4"]
 
 
