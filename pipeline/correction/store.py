@@ -32,6 +32,8 @@ from cliprl.pipeline.sinks.labels.indexed_png import encode_png
 from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 
 LOG, CLASSES = "corrections.jsonl", "classes.toml"
+# The author of a mask that another program wrote.
+BY_HAND = "another program"
 _LOCK = ".corrections.lock"
 # Seconds to wait for another program that keeps a correction in the same folder.
 _LOCK_SECONDS = 10.0
@@ -100,25 +102,30 @@ class CorrectionStore:
     def keep(self, name: str, image: bytes, labels: NDArray[np.uint8], about: Mapping[str, Any]) -> Revision:
         """Keep labels of the frame `name`, whose image is a PNG, as its next revision. Raises CliprlError if the disk refuses.
 
-        `about` is written into the log: it has `author` and `time`.
+        `about` is written into the log: it has `author` and `time`. A mask that was edited by hand becomes a revision before.
         """
+        mask, place = encode_png(labels, self._palette), self.folder / "masks" / f"{name}.png"
         try:
             with self._lock:
-                number = 1 + max((one.number for one in self.revisions(name)), default=0)
-                mask = encode_png(labels, self._palette)
-                while True:
-                    path = self.folder / "revisions" / f"{name}.r{number:04d}.png"
-                    if not path.exists():
-                        break
-                    number += 1
-                _write(path, mask)
-                if not (photo := self.folder / "images" / f"{name}.png").exists():
-                    _write(photo, image)
-                self._log({"name": name, "revision": number} | dict(about))
-                _write(self.folder / "masks" / f"{name}.png", mask)
+                saved = (self.folder / "revisions").glob(f"{glob.escape(name)}.r*.png")
+                if place.is_file() and (edited := place.read_bytes()) not in {path.read_bytes() for path in saved}:
+                    self._add(name, image, edited, {"author": BY_HAND, "time": about["time"]})
+                number = self._add(name, image, mask, about)
+                _write(place, mask)
         except OSError as error:
             raise CliprlError(f"the correction was not kept ({error.strerror or error}): '{self.folder}'") from error
         return Revision(name, number, str(about["author"]), str(about["time"]))
+
+    def _add(self, name: str, image: bytes, mask: bytes, about: Mapping[str, Any]) -> int:
+        """Write the next revision of a frame, then its image if it is missing, then the line in the log. Return its number."""
+        number = 1 + max((one.number for one in self.revisions(name)), default=0)
+        while (path := self.folder / "revisions" / f"{name}.r{number:04d}.png").exists():
+            number += 1
+        _write(path, mask)
+        if not (photo := self.folder / "images" / f"{name}.png").exists():
+            _write(photo, image)
+        self._log({"name": name, "revision": number} | dict(about))
+        return number
 
     def _log(self, entry: Mapping[str, Any]) -> None:
         """Append a line. One that was cut short before it is ended first."""

@@ -249,6 +249,21 @@ def test_a_keep_that_was_killed_before_its_mask_is_completed(tmp_path: Path) -> 
     assert not found.any()
 
 
+def test_a_mask_edited_by_hand_becomes_a_revision(tmp_path: Path) -> None:
+    store, about = CorrectionStore(tmp_path, CLASSES), {"author": "Ann", "time": "now"}
+    mask = tmp_path / "masks" / "a.png"
+    for value in (0, 1, 0):
+        store.keep("a", b"png", np.full((8, 8), value, np.uint8), about)
+    mask.write_bytes(b"edited by hand")
+    store.keep("a", b"png", np.ones((8, 8), np.uint8), about)
+    assert (tmp_path / "revisions" / "a.r0004.png").read_bytes() == b"edited by hand"
+    assert [(one.number, one.author) for one in store.revisions("a")][2:] == [
+        (3, "Ann"),
+        (4, "another program"),
+        (5, "Ann"),
+    ]
+
+
 @pytest.mark.parametrize("classes", ["", "consecutive = true\n"])
 def test_images_of_another_data_set_are_never_removed(tmp_path: Path, classes: str) -> None:
     (tmp_path / "images").mkdir()
