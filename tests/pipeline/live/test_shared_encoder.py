@@ -278,7 +278,7 @@ def test_frames_that_wait_at_the_end_are_recorded(tmp_path: Path, monkeypatch: p
 
 
 def test_other_quality_has_its_own_encoder(tmp_path: Path, opened: list[Quality]) -> None:
-    made, _ = live_run(TestCamera(20), str(tmp_path / "live.m3u8"), tmp_path / "rec", crf=30)
+    made, _ = live_run(TestCamera(20, live=False), str(tmp_path / "live.m3u8"), tmp_path / "rec", crf=30)
     assert list(images_in(*made.paths)) == list(range(20))
     assert sorted(opened) == [QUALITY, (30, "ultrafast")]
 

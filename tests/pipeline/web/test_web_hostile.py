@@ -72,7 +72,7 @@ def frames(path: Path) -> int:
 
 def test_600_idle_or_unfinished_connections_cost_no_frame_or_handle(tmp_path: Path) -> None:
     words = [COMMAND, "demo:?size=160x128&seconds=0&rate=5", "--web", "127.0.0.1:0", "--record", "kept"]
-    words += ["--record-what", "raw", "--segment-minutes", "0.05", "--json"]
+    words += ["--record-what", "raw", "--segment-minutes", "0.02", "--json"]
     pipe = subprocess.PIPE
     with (
         subprocess.Popen(words, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True, preexec_fn=few_handles) as process,
