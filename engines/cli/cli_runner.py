@@ -112,6 +112,8 @@ def _run(app: typer.Typer, program: str) -> int:
             name = (error.filename2 if number == errno.ENOSPC else None) or error.filename
             place = f"'{str(name)[:200]}'" if name else "a file of this run"
             status = MISUSE if number == errno.ENAMETOOLONG else 1
+            if "temporary directory" in str(error.strerror):
+                return _complain(program, f"{error.strerror}: set TMPDIR to a folder that can be written", 1)
             return _complain(program, f"{place} can't be used ({error.strerror}): {_REMEDIES[number]}", status)
         return _complain(program, f"unexpected {type(error).__name__}: {error}. Report it{_kept(program)}", 1)
     # Newer versions of typer make this status of Ctrl-C themselves, and say nothing.

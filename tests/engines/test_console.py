@@ -27,6 +27,7 @@ ERRORS = {
     "full": OSError(errno.ENOSPC, "No space left on device", "/data/out.bin"),
     "copied": OSError(errno.ENOSPC, "No space left on device", "/data/in.bin", None, "/data/copy.bin"),
     "sent": OSError(errno.EROFS, "Read-only file system"),
+    "temporary": FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
     "unforeseen": KeyError("here\nand there"),
 }
 
@@ -73,6 +74,11 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
             1,
             "cliprl-test: a file of this run can't be used (Read-only file system): give a place that this user may read and "
             "write\n",
+        ),
+        (
+            ["temporary"],
+            1,
+            "cliprl-test: No usable temporary directory found in ['/tmp']: set TMPDIR to a folder that can be written\n",
         ),
         (["well", "--gap", "2"], 0, ""),
         (["well", "--gap", "nan"], 2, "cliprl-test: --gap is 'nan': it must be a finite number\n"),
