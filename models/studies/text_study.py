@@ -27,7 +27,6 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.sample import Image
-from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.network.network import ClipSegmenter
@@ -46,9 +45,10 @@ from cliprl.models.studies.words.named_scenes import (
     RelabelledScenes,
     labels_without,
     named_class,
-    scenes_by_caption,
+    open_scenes,
 )
-from cliprl.models.studies.words.word_scores import UNKNOWN_WORDS, dice, grid_logits, score_word
+from cliprl.models.studies.words.region_classes import ViewSegmenter
+from cliprl.models.studies.words.word_scores import UNKNOWN_WORDS, dice, grid_logits, score_named
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import CheckpointWriter, read_checkpoint, run_stage
 from cliprl.models.training.stages.contrastive import Contrastive
@@ -101,21 +101,10 @@ class StudyRun:
         self, recipe: Recipe, left_out: Sequence[NamedClass], folder: Path, weak_steps: int, display: ProgressDisplay
     ) -> None:
         self.recipe, self.folder, self.display = recipe, folder, display
-        data = recipe.data
-        cache = Path(data.cache) if data.cache else folder.parent / "scenes"
-
-        def scenes(first: int, count: int) -> RenderedScenes:
-            which = RenderedSpec(first, count, data.frames, data.height, data.width)
-            return RenderedScenes(which, cache, data.workers, display.on_scene)
-
-        self.train = scenes(data.first_seed, data.scenes)
-        self.unseen = scenes(data.first_seed + data.scenes, recipe.scoring.scenes)
-        self.left_out, self.numbers = left_out, [one.number for one in left_out]
-        self.known = tuple(spec for spec in SCENE_CLASSES if all(spec != one.left_out for one in left_out))
-        words = {one.left_out.name: one.spec for one in left_out}
-        self.classes = tuple(words.get(spec.name, spec) for spec in SCENE_CLASSES)
-        captions = [self.train.caption(index) for index in range(len(self.train))]
-        self.plain, self.named = scenes_by_caption(captions, left_out)
+        scenes = open_scenes(recipe, left_out, folder.parent, display)
+        self.train, self.unseen, self.plain, self.named = scenes.train, scenes.unseen, scenes.plain, scenes.named
+        self.left_out, self.numbers = left_out, scenes.numbers
+        self.known, self.classes = scenes.known, scenes.classes
         self.start = self._train_start()
         self.weak = replace(recipe, supervised=replace(recipe.supervised, steps=weak_steps, dice=WEAK_DICE))
 
@@ -154,10 +143,12 @@ class StudyRun:
                 scores = [row | {"weak": weak} for row, (_, weak) in zip(scores, relabelled, strict=True)]
         network = ClipSegmenter(replace(self.recipe.network, weights=""))
         network.load_state_dict(read_checkpoint(snapshots[0])["network"])
+        sides = [
+            score_named(ViewSegmenter(one, (), classes), self.unseen, classes, self.left_out, self.known)
+            for one, classes in ((self.start, self.known), (network, self.classes))
+        ]
         rows = {}
-        for one, row in zip(self.left_out, scores, strict=True):
-            before = score_word(self.start, self.unseen, self.known, one, self.known)
-            after = score_word(network.eval(), self.unseen, self.classes, one, self.known)
+        for one, row, before, after in zip(self.left_out, scores, *sides, strict=True):
             values = row | after | {"others before": before["others"], "others after": after["others"]}
             rows[one.left_out.name] = {name: values[name] for name in TEXT_SCORES}
         return rows

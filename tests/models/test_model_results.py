@@ -14,6 +14,7 @@ from cliprl.engines import open_bundle
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.models.data.protocol import load_protocol
 from cliprl.models.studies import larynx_study, model_card, model_card_tables, selection_study, text_study
+from cliprl.models.studies.words import region_words_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +44,17 @@ def larynx(result: dict[str, Any]) -> list[str]:
     ]
 
 
-TABLES = [("endovis2015.json", endovis2015), ("text-study.json", text), ("larynx-study.json", larynx)]
+def regions(result: dict[str, Any]) -> list[str]:
+    """A line for each variant, class and seed."""
+    return region_words_study.format_regions(result["rows"]).splitlines()[2:]
+
+
+TABLES = [
+    ("endovis2015.json", endovis2015, "README.md"),
+    ("text-study.json", text, "README.md"),
+    ("larynx-study.json", larynx, "README.md"),
+    ("region-words.json", regions, "studies/words/README.md"),
+]
 
 
 def assert_table(name: str, lines: Sequence[str], readme: Path) -> None:
@@ -53,10 +64,10 @@ def assert_table(name: str, lines: Sequence[str], readme: Path) -> None:
     assert f"models/results/{name}" in "\n".join(found)
 
 
-@pytest.mark.parametrize(("name", "lines"), TABLES, ids=[name for name, _ in TABLES])
-def test_the_readme_says_what_the_result_says(name: str, lines: Any) -> None:
+@pytest.mark.parametrize(("name", "lines", "page"), TABLES, ids=[name for name, *_ in TABLES])
+def test_the_readme_says_what_the_result_says(name: str, lines: Any, page: str) -> None:
     result = json.loads((ROOT / "models" / "results" / name).read_text())
-    assert_table(name, lines(result), ROOT / "models" / "README.md")
+    assert_table(name, lines(result), ROOT / "models" / page)
     assert {"command", "date", "machine"} <= result.keys()
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from cliprl.engines import ClassSpec, UsageError
+from cliprl.models.config.config import Recipe
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.sample import Image, Sample
-from cliprl.models.data.sets.rendered import RenderedScenes
+from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
+from cliprl.models.training.callbacks import TrainingCallback
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 
@@ -75,6 +78,40 @@ def scenes_by_caption(captions: Sequence[str], left_out: Sequence[NamedClass]) -
         if not scenes:
             raise UsageError(f"no caption names '{one.prompt}' alone: raise data.scenes")
     return plain, named
+
+
+@dataclass(frozen=True, slots=True)
+class WordScenes:
+    """Scenes to train on and to score, and which of the first the captions call what; classes with and without the words.
+
+    `plain` scenes name no left-out class, `named` has those that name one of them alone. `numbers` are those of the left-out.
+    """
+
+    train: RenderedScenes
+    unseen: RenderedScenes
+    plain: list[int]
+    named: list[list[int]]
+    numbers: list[int]
+    known: tuple[ClassSpec, ...]
+    classes: tuple[ClassSpec, ...]
+
+
+def open_scenes(recipe: Recipe, left_out: Sequence[NamedClass], folder: Path, callback: TrainingCallback) -> WordScenes:
+    """Open the scenes of a recipe, and render those that are not in its cache or `folder`/scenes."""
+    data = recipe.data
+    cache = Path(data.cache) if data.cache else folder / "scenes"
+
+    def scenes(first: int, count: int) -> RenderedScenes:
+        which = RenderedSpec(first, count, data.frames, data.height, data.width)
+        return RenderedScenes(which, cache, data.workers, callback.on_scene)
+
+    train = scenes(data.first_seed, data.scenes)
+    unseen = scenes(data.first_seed + data.scenes, recipe.scoring.scenes)
+    plain, named = scenes_by_caption([train.caption(index) for index in range(len(train))], left_out)
+    known = tuple(spec for spec in SCENE_CLASSES if all(spec != one.left_out for one in left_out))
+    words = {one.left_out.name: one.spec for one in left_out}
+    classes = tuple(words.get(spec.name, spec) for spec in SCENE_CLASSES)
+    return WordScenes(train, unseen, plain, named, [one.number for one in left_out], known, classes)
 
 
 def labels_without(labels: Image, missing: Sequence[int]) -> Image:

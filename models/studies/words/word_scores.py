@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import cv2
 import numpy as np
@@ -15,11 +14,13 @@ from cliprl.engines import ClassSpec, UsageError
 from cliprl.models.data.sample import Image
 from cliprl.models.data.sets.rendered import RenderedScenes
 from cliprl.models.evaluation.scoring.ranking import auroc
+from cliprl.models.network.decoder import FEATURE_STRIDES
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.text import class_embeddings
 from cliprl.models.studies.words.named_scenes import NamedClass
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
+# Logits (K, h, w) of an image by classes.
+LogitsOf = Callable[[Image, Sequence[ClassSpec]], NDArray[np.float32]]
 # Words that no caption of a scene and no prompt has: what any unknown word would get.
 UNKNOWN_WORDS = ("a zebra", "a guitar", "a yellow bicycle", "a wooden chair")
 # A scene shows the class from this share of its pixels on; captions name no smaller instrument.
@@ -39,54 +40,64 @@ def iou(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 @torch.no_grad()
-def grid_logits(network: ClipSegmenter, image: Image, text: Tensor) -> NDArray[np.float32]:
-    """Return the logits (K, h, w) of classes by their text embeddings (K, E), for an image uint8 (H, W, 3)."""
-    height, width = network.size
+def grid_logits(
+    network: ClipSegmenter, image: Image, text: Tensor, size: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """Return the logits (K, h, w) of classes by their text embeddings (K, E), for an image uint8 (H, W, 3).
+
+    The input has `size` (height, width), by default that of the network, which decides the cells: means of smaller ones.
+    """
+    height, width = size or network.size
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     logits: NDArray[np.float32] = network(torch.from_numpy(resized[None]), text)[1][0].float().numpy()
+    cells = tuple(-(-side // FEATURE_STRIDES[0]) for side in network.size)
+    if logits.shape[1:] != cells:
+        logits = np.stack([cv2.resize(one, cells[::-1], interpolation=cv2.INTER_AREA) for one in logits])
     return logits
 
 
-@torch.no_grad()
-def score_word(
-    network: ClipSegmenter,
+def score_named(
+    logits_of: LogitsOf,
     unseen: RenderedScenes,
     classes: Sequence[ClassSpec],
-    one: NamedClass,
+    left_out: Sequence[NamedClass],
     known: Sequence[ClassSpec],
-) -> dict[str, float]:
-    """Score the class at the cells of all scenes: Dice (mean of the scenes that show it), IoU, AUC, IoU of unknown words.
+) -> list[dict[str, float]]:
+    """Score left-out classes at the cells of all scenes: Dice (mean of scenes that show it), IoU, AUC, IoU of unknown words.
 
     "others" is the mean IoU of the `known` classes, among all others. A word competes with the `classes` besides its own.
     """
-    others = [spec for spec in classes if spec.name != one.left_out.name]
-    words = [ClassSpec(phrase, (0, 0, 0), "prompted", (phrase,)) for phrase in (one.prompt, *UNKNOWN_WORDS)]
-    text = class_embeddings(network, [*others, *words])
-    labels, truths, odds = [], [], []
-    for index in range(len(unseen)):
-        sample = unseen[index]
-        logits = grid_logits(network, sample.image, text)
-        best = logits[: len(others)].max(0)
-        odds.append(logits[len(others) :] - best)
-        labels.append(np.where(odds[-1][0] > 0, len(others), logits[: len(others)].argmax(0)))
-        truths.append(cv2.resize(sample.labels, best.shape[::-1], interpolation=cv2.INTER_NEAREST))
-    return _measures(np.stack(labels), np.stack(truths), np.stack(odds, 1), others, one, known)
+    words = [one.spec for one in left_out]
+    named = {spec.name for spec in words}
+    unknown = [ClassSpec(phrase, (0, 0, 0), "prompted", (phrase,)) for phrase in UNKNOWN_WORDS]
+    specs = [*(spec for spec in classes if spec.name not in named), *words, *unknown]
+    samples = (unseen[index] for index in range(len(unseen)))
+    pairs = [(logits_of(sample.image, specs), sample.labels) for sample in samples]
+    logits = np.stack([found for found, _ in pairs])
+    size = logits.shape[:1:-1]
+    truths = np.array([cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST) for _, labels in pairs], np.uint8)
+    present = {spec.name for spec in classes}
+    return [_measures(logits, truths, specs, one, [s.name for s in known], present) for one in left_out]
 
 
 def _measures(
-    labels: NDArray[Any],
+    logits: NDArray[np.float32],
     truths: NDArray[np.uint8],
-    odds: NDArray[np.float32],
-    others: Sequence[ClassSpec],
+    specs: Sequence[ClassSpec],
     one: NamedClass,
-    known: Sequence[ClassSpec],
+    known: Sequence[str],
+    present: Collection[str],
 ) -> dict[str, float]:
-    """labels, truths (n, h, w); odds (words, n, h, w) of each word against the best other class."""
+    """logits (n, K, h, w) of `specs`; truths (n, h, w). The words compete with the classes `present` besides `one`."""
     truth = truths == one.number
     if truth.all() or not truth.any():
         raise UsageError("the scored scenes show nothing of the class: raise scoring.scenes")
-    names, codes = [spec.name for spec in others], [spec.name for spec in SCENE_CLASSES]
-    pairs = [(labels == names.index(spec.name), truths == codes.index(spec.name)) for spec in known]
+    names, codes = [spec.name for spec in specs], [spec.name for spec in SCENE_CLASSES]
+    rivals = [names.index(name) for name in present if name != one.left_out.name]
+    words = [names.index(one.left_out.name), *(names.index(word) for word in UNKNOWN_WORDS)]
+    odds = np.moveaxis(logits[:, words] - logits[:, rivals].max(1)[:, None], 1, 0)
+    labels = np.where(odds[0] > 0, words[0], np.array(rivals)[logits[:, rivals].argmax(1)])
+    pairs = [(labels == names.index(name), truths == codes.index(name)) for name in known]
     return {
         "Dice": float(np.nanmean([dice(*pair) for pair in zip(odds[0] > 0, truth, strict=True)])),
         "IoU": iou(odds[0] > 0, truth),
