@@ -15,6 +15,7 @@ from cliprl.engines.bundle.input_size import one_size_only, size_of
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.promptable.hints import cell_descriptors, hint_maps
 from cliprl.engines.promptable.interface import ImageEmbedding, PromptedMasks, prompt_arrays
+from cliprl.engines.promptable.outline import ANSWER, moved_outline, settled_outline
 from cliprl.engines.promptable.prompt_maps import prompt_maps
 from cliprl.engines.promptable.registry import register_promptable
 from cliprl.engines.selection.load_engines import load_engines
@@ -83,7 +84,10 @@ class MaskHead:
         cells = np.array([self._grid[1] / image.shape[2], self._grid[0] / image.shape[1]])
         points, boxes = np.asarray(points) * cells, np.asarray(boxes) * np.tile(cells, 2)
         newest = len(points) > 0 and not box_is_newest
-        present, held = held_mask(logits, points, labels, newest=newest)
+        before = moved = np.asarray(logits, np.float32)
+        if newest:
+            moved = moved_outline(before, points[-1], bool(labels[-1]), image.shape[2] // self._grid[1])
+        present, held = held_mask(moved, points, labels, newest=newest)
         inputs: dict[str, NDArray[Any]] = {
             "features": np.asarray(features, np.float32),
             "image": image,
@@ -95,6 +99,11 @@ class MaskHead:
         mask = np.array(self._engine.run(inputs)["mask"][0, 0], np.float32)
         if len(boxes) and not np.any(logits):
             np.minimum(mask, -_OUTSIDE, out=mask, where=inputs["prompts"][0, -1] == 0)
+        if newest:
+            if moved is not before:
+                mask = ANSWER * mask + (1 - ANSWER) * moved
+            mask = settled_outline(mask, image[0], points, labels)
+            held |= held_mask(before, points, labels, newest=True)[1]
         hold_clicks(mask, held, points, labels)
         return mask
 

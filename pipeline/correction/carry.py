@@ -18,7 +18,7 @@ _WIDTH, _BLUR = 320, 3.0
 # Mean absolute difference of the motion-compensated copies above which there is a cut. Smoke makes large ones too.
 _CUT = 40.0
 # Weight of the carried logits against the network's own after one frame; it falls by the same factor with each further frame.
-_WEIGHT = 0.96
+_WEIGHT = 0.98
 
 
 def carried_logits(

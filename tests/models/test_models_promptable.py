@@ -17,6 +17,7 @@ from cliprl.engines import BundleError, UsageError, compile_engine, open_bundle,
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
 from cliprl.engines.promptable.head import MaskHead, held_mask
 from cliprl.engines.promptable.hints import HINTS, cell_descriptors, hint_maps
+from cliprl.engines.promptable.outline import moved_outline, settled_outline
 from cliprl.engines.promptable.prompt_maps import CHANNELS, prompt_maps
 from cliprl.models.data.sample import IGNORE
 from cliprl.models.export.onnx_export import write_prompt_head
@@ -119,6 +120,61 @@ def test_hints_find_what_looks_like_the_clicked_object() -> None:
         assert appearance[5:11, 16:21].min() > appearance[:, 10:14].max() + 0.5
     assert held[8, 18]
     assert hints[0].argmax() in (8 * 24 + 18, 7 * 24 + 18)
+
+
+def logits_of_boxes(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    """Logits (32, 40) of a mask of boxes x0, y0, x1, y1 in cells."""
+    logits = np.full((32, 40), -3, np.float32)
+    for x0, y0, x1, y1 in boxes:
+        logits[y0:y1, x0:x1] = 3
+    return logits
+
+
+def mask_of_pixels(logits: np.ndarray) -> np.ndarray:
+    """The mask bool (256, 320) of logits (32, 40)."""
+    return np.asarray(cv2.resize(logits, (320, 256), interpolation=cv2.INTER_LINEAR) > 0)
+
+
+@pytest.mark.parametrize("positive", [True, False], ids=["missed", "too much"])
+def test_an_outline_moves_with_a_click_in_a_thin_error(positive: bool) -> None:
+    # The click lies 4 pixels beyond the right edge at x = 160, or before it: the edge comes to it. The other object stays.
+    present = logits_of_boxes((10, 10, 20, 22), (28, 10, 34, 22))
+    moved = mask_of_pixels(moved_outline(present, np.array([20.5 if positive else 19.5, 16.0]), positive, 8))
+    before = mask_of_pixels(present)
+    edge, was = (np.flatnonzero(mask[128, :200])[-1] for mask in (moved, before))
+    assert (edge - was) * (1 if positive else -1) in (2, 3, 4, 5)
+    assert (moved[:, 200:] == before[:, 200:]).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "positive"), [(25.0, True), (15.0, True), (30.0, False)], ids=["far", "right already", "right beside"]
+)
+def test_an_outline_stays_at_a_click_far_or_right(x: float, positive: bool) -> None:
+    present = logits_of_boxes((10, 10, 20, 22))
+    assert moved_outline(present, np.array([x, 16.0]), positive, 8) is present
+
+
+def test_an_outline_settles_on_the_edge_of_the_image() -> None:
+    rng, image = np.random.default_rng(0), np.full((256, 320, 3), (170, 60, 50), np.uint8)
+    image[80:176, 83:163] = 150  # the mask is 3 pixels beside it
+    image += rng.integers(0, 8, image.shape, np.uint8)
+    click = np.array([[15.0, 16.0]])
+    present = logits_of_boxes((10, 10, 20, 22)) / 6
+    settled = settled_outline(present, image, click, np.array([1]))
+    truth = (image[..., 1] > 110).astype(np.uint8)
+    assert mask_iou(mask_of_pixels(settled), truth) > mask_iou(mask_of_pixels(present), truth) + 0.02
+
+
+def test_specks_go_and_clicked_ones_stay() -> None:
+    image, speck, clicked = np.zeros((256, 320, 3), np.uint8), (35, 2, 37, 4), (2, 28, 4, 30)
+    present = logits_of_boxes((10, 10, 20, 22), speck, clicked)
+    settled = settled_outline(present, image, np.array([[3.0, 29.0], [35.9, 20.0]]), np.array([1, 0]))
+    assert settled[2:4, 35:37].max() < 0 < min(settled[28:30, 2:4].min(), settled[11:21, 11:19].min())
+
+
+def test_a_mask_without_an_outline_stays() -> None:
+    image, empty = np.zeros((256, 320, 3), np.uint8), np.full((32, 40), -3, np.float32)
+    assert settled_outline(empty, image, np.array([[3.0, 3.0]]), np.array([0])) is empty
 
 
 def test_the_exported_head_gives_the_networks_mask(exported: tuple[PromptHead, Path, dict[str, Any]]) -> None:
