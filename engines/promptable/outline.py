@@ -65,7 +65,7 @@ def settled_outline(
     Without any outline nothing changes.
     """
     size = image.shape[1] // 2, image.shape[0] // 2
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     large = np.clip(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR), -_CLIP, _CLIP)
     cells = np.asarray(points) * np.array(size) / logits.shape[::-1]
     columns, rows = np.clip(cells.astype(int), 0, np.array(size) - 1).T
