@@ -15,7 +15,7 @@ from cliprl.engines.bundle.input_size import one_size_only, size_of
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.promptable.hints import cell_descriptors, hint_maps
 from cliprl.engines.promptable.interface import ImageEmbedding, PromptedMasks, prompt_arrays
-from cliprl.engines.promptable.outline import ANSWER, moved_outline, settled_outline
+from cliprl.engines.promptable.outline import ANSWER_SHARE, moved_outline, settled_outline
 from cliprl.engines.promptable.prompt_maps import prompt_maps
 from cliprl.engines.promptable.registry import register_promptable
 from cliprl.engines.selection.load_engines import load_engines
@@ -101,7 +101,7 @@ class MaskHead:
             np.minimum(mask, -_OUTSIDE, out=mask, where=inputs["prompts"][0, -1] == 0)
         if newest:
             if moved is not before:
-                mask = ANSWER * mask + (1 - ANSWER) * moved
+                mask = ANSWER_SHARE * mask + (1 - ANSWER_SHARE) * moved
             mask = settled_outline(mask, image[0], points, labels)
             held |= held_mask(before, points, labels, newest=True)[1]
         hold_clicks(mask, held, points, labels)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 # Gaussian around the click: in pixels of the network input's longer side, which has `_LONGER` of them.
 _THIN, _MOVE, _SPREAD, _LONGER = 6.0, 0.5, 30.0, 320.0
 # Share of the head's answer in the mask after such a click; the rest is the moved mask.
-ANSWER = 0.7
+ANSWER_SHARE = 0.7
 # The cut decides in pixels at most `_BAND` from the outline, by the image of half the size up to `_AROUND` pixels around all of
 # them, and with a weight of one logit.
 _BAND, _VOTE, _CLIP, _AROUND = 2.0, 1.0, 4.0, 8
