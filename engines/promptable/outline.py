@@ -26,8 +26,8 @@ _Map = NDArray[np.float32]
 def moved_outline(logits: _Map, point: NDArray[np.floating], positive: bool, pixels: int) -> _Map:
     """Return `logits` (h, w) whose outline near `point` (x, y), in cells, lies beyond it. `pixels`: those of a cell's side.
 
-    Whole objects are often segmented or labeled a few pixels beside their place. A click in the center of such an error tells
-    how far. The object moves there, but no other one. Clicks far from the outline, or where the mask is right, change nothing.
+    Whole objects are often segmented or labeled a few pixels beside their place: a click in the center of the error shows
+    by how many. The object moves there, but no other one. A click far from the outline, or where the mask is right, changes nothing.
     """
     height, width = (side * pixels for side in logits.shape)
     scale = max(height, width) / _LONGER
