@@ -27,7 +27,7 @@ def moved_outline(logits: _Map, point: NDArray[np.floating], positive: bool, pix
     """Return `logits` (h, w) whose outline near `point` (x, y), in cells, lies beyond it. `pixels`: those of a cell's side.
 
     Whole objects are often segmented or labeled a few pixels beside their place: a click in the center of the error shows
-    by how many. The object moves there, but no other one. A click far from the outline, or where the mask is right, changes nothing.
+    by how many. The object moves there, but no other one. A click far from the outline or where the mask is right has no effect.
     """
     height, width = (side * pixels for side in logits.shape)
     scale = max(height, width) / _LONGER
