@@ -18,6 +18,9 @@ from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.overlay.class_statistics import class_statistics
 
+# What is stated after a damaged frame, and for how many seconds: later frames refer to it, until the next key frame.
+_DAMAGE, _DAMAGE_S = "frames arrive damaged: parts of the image may be wrong", 3.0
+
 
 class StatusReporter:
     """Collects the status of the source, the segmenter, the outputs and the recordings. For the display path's thread."""
@@ -36,6 +39,8 @@ class StatusReporter:
         self._last_remarks: dict[str, str] = {}
         self._rate, self._lateness = Rate(), Lateness()
         self._shown: SourceStatus | None = None
+        self._connection = self._damaged = 0
+        self._damaged_at = -_DAMAGE_S
 
     def behind(self, frame: Frame) -> float | None:
         """Return the age in seconds of a camera frame that is about to be displayed late; None if it is in time."""
@@ -56,7 +61,8 @@ class StatusReporter:
         """Return the status of a frame that is about to be displayed. `last`: the newest camera frame."""
         now, captured = time.monotonic(), last.times.get("captured") if last else None
         source = self._shown = self._source_status(last if from_camera else None)
-        remarks = [output.remark for output in outputs if output.remark]
+        remarks = [_DAMAGE] if self._is_damaged(now) else []
+        remarks += [output.remark for output in outputs if output.remark]
         remarks += [remark for recording in self._recordings if (remark := _remark(recording))]
         live = captured if self._capture.live else None
         return Status(
@@ -113,6 +119,15 @@ class StatusReporter:
             return status if status.state is SourceState.LIVE else SourceStatus(SourceState.LIVE, time.time())
         since = shown.since if shown and shown.state is SourceState.BEHIND else time.time()
         return SourceStatus(SourceState.BEHIND, since, LATE_MESSAGE)
+
+    def _is_damaged(self, now: float) -> bool:
+        """Return whether a camera's frames were damaged a moment ago. The first of a connection may lack what it refers to."""
+        damaged, connection = self._capture.damaged, self._capture.connections
+        if connection != self._connection:
+            self._connection, self._damaged = connection, damaged + 1
+        if damaged > self._damaged:
+            self._damaged, self._damaged_at = damaged, now
+        return self._capture.live and now - self._damaged_at < _DAMAGE_S
 
     def _followed(self, selected: SelectedMask) -> Followed | None:
         if selected.segmentation is not None and selected.segmentation.instances is not None:

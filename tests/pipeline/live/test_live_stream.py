@@ -327,6 +327,16 @@ def test_stalled_camera_is_marked_until_it_continues() -> None:
         assert is_marked(shown) == (not shown.from_camera)
 
 
+def test_damaged_frames_are_stated_after_the_first() -> None:
+    """Lost packets leave wrong parts in an image, which was stated nowhere."""
+    watched = Watched(TestCamera())
+    watched.source.damaged = 1
+    early = watched.until(lambda s: s.index > 5)
+    watched.source.damaged = 3
+    watched.until(lambda s: "frames arrive damaged" in s.status.note, early.index)
+    assert not any("damaged" in shown.status.note for shown in watched.end() if shown.index < early.index)
+
+
 def test_a_paused_file_is_not_marked() -> None:
     watched = Watched(TestCamera(live=False))
     watched.until(lambda s: s.index > 5)
