@@ -40,7 +40,7 @@ class SharedDemuxer:
         self._packets = container.demux(*self._streams)
         self._timeline = timeline
         self._read_ahead = read_ahead and bool(passthrough.tracks)
-        self._ready: deque[Packet | Exception] = deque()
+        self._ready: deque[tuple[Packet | Exception, Fraction | None]] = deque()
         self._seen = Fraction(-1)
         self._ended = False
         self.position = 0  # bytes of the input up to the latest packet
@@ -51,17 +51,16 @@ class SharedDemuxer:
             self._fetch()
         if not self._ready:
             return None
-        item = self._ready.popleft()
+        item, _ = self._ready.popleft()
         if isinstance(item, Exception):
             raise item
         return item
 
     def _is_behind(self) -> bool:
         """Whether audio for the next packet may still follow within the read-ahead."""
-        first = self._ready[0]
+        first, time = self._ready[0]
         if not self._read_ahead or isinstance(first, Exception) or len(self._ready) >= _MOST_AHEAD:
             return False
-        time = decode_time(first)
         return time is not None and min(self._heard.values()) <= time and self._seen - time < _SKEW
 
     def _fetch(self) -> None:
@@ -70,7 +69,7 @@ class SharedDemuxer:
         except IndexError:  # PyAV's end of an input in which streams appeared that it does not list
             packet = None
         except av.FFmpegError as error:
-            self._ready.append(error)
+            self._ready.append((error, None))
             self._packets = self._container.demux(*self._streams)
             return
         self._ended = packet is None
@@ -87,7 +86,7 @@ class SharedDemuxer:
         time = decode_time(packet)
         self.position = max(self.position, (packet.pos or 0) + packet.size)
         if packet.stream_index == self._video.index:
-            self._ready.append(packet)
+            self._ready.append((packet, time))
             self._seen = self._seen if time is None else max(self._seen, time)
         elif packet.size:
             self._heard[packet.stream_index] = self._seen if time is None else time
