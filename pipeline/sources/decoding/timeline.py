@@ -205,8 +205,8 @@ class Timeline(Generic[P]):
         newest = len(self._offsets) - 1
         if track.clock == newest:
             step = Fraction(0) if track.last is None else time - track.last
-            fits = step <= self._gap or time + self._offsets[newest] + track.extra <= self._end + self._gap
-            return newest if fits and step >= _LEAST_STEP else None
+            is_near = step <= self._gap or time + self._offsets[newest] + track.extra <= self._end + self._gap
+            return newest if is_near and step >= _LEAST_STEP else None
         variants = range(track.clock, newest + 1)
         placed = {c: time + self._offsets[c] + (track.extra if c == track.clock else 0) for c in variants}
         fits = [c for c in variants if track.placed is None or placed[c] >= track.end - _PATIENCE]
