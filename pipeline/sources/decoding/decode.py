@@ -181,6 +181,8 @@ class PacketDecoder:
         self._next: Packet | None = None
         self._ready: deque[av.VideoFrame] = deque()
         self._suspect: set[int] = set()
+        # Segments arrive whole or not at all. Counters of packets that begin anew in each are no loss.
+        self._may_lose = container.format.name != "hls"
         self._after_loss = False
         self._drained = False
         self._failure: Exception | None = None
@@ -254,7 +256,7 @@ class PacketDecoder:
         if packet.has_sidedata("encryption_info"):
             raise EncryptedPacketError
         self._order.sent(packet)
-        if packet.is_corrupt and packet.pts is not None:
+        if packet.is_corrupt and packet.pts is not None and self._may_lose:
             self._suspect.add(packet.pts)
 
     def _decode(self, packet: Packet | None) -> None:

@@ -137,6 +137,19 @@ def test_a_whole_file_is_not_called_damaged(clips: Path) -> None:
         assert not any(damaged for _, damaged in result["frames"])
 
 
+def test_segments_with_counters_of_their_own_are_not_damaged(tmp_path: Path) -> None:
+    names = [f"{number}.ts" for number in range(2)]
+    for number, name in enumerate(names):
+        make_clip(tmp_path / name, frames=10, pts=range(10 * number, 10 * number + 10))
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", *(line for name in names for line in ("#EXTINF:0.4,", name))]
+    (tmp_path / "list.m3u8").write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
+    with av.open(str(tmp_path / "list.m3u8")) as container:
+        assert any(packet.is_corrupt for packet in container.demux(video=0))
+    with open_source(str(tmp_path / "list.m3u8")) as source:
+        assert [frame.damaged for frame in source] == [False] * 20
+    assert source.damaged == 0
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_file_that_is_written_meanwhile_is_noted(tmp_path: Path, replaced: bool) -> None:
     path, other = make_clip(tmp_path / "a.ts", frames=20), make_clip(tmp_path / "b.ts", frames=5)
