@@ -10,11 +10,11 @@ setup:
 
 # Tests without the slow ones: under two minutes on two cores.
 fast:
-    {{python}} -m pytest -n 2 --dist loadfile -m "not slow" -q
+    {{python}} -m pytest -n 3 --dist loadfile -m "not slow" -q
 
 # All tests, lint and types included.
 test:
-    {{python}} -m pytest -n 2 --dist loadfile
+    {{python}} -m pytest -n 3 --dist loadfile
 
 lint:
     {{python}} -m ruff check . && {{python}} -m ruff format --check .

@@ -41,6 +41,7 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 INTERRUPTED = 130
+_SAFE_PATH = "PYTHONSAFEPATH"
 _LEAST_COLUMNS = 60
 _NO_FOLDER = "the current folder was deleted: change to one that exists (cd)"
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
@@ -54,14 +55,12 @@ def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False) -> int:
     standard error; of an unexpected one the traceback is written to a file, which the line names. uses_torch: in a deleted
     folder torch would end the process.
     """
-    # Processes that libraries start find no modules in the current folder either.
-    os.environ["PYTHONSAFEPATH"] = "1"
     _open_standard_handles()
     _print_all_characters()
     _widen_narrow_output()
     if uses_torch and not _has_current_folder():
         return _complain(program, _NO_FOLDER, 1)
-    with _own_errors_of_output():
+    with _own_errors_of_output(), _current_folder_hidden():
         status = _run(app, program)
         if sys.stdout is not None and status == 0:
             try:
@@ -130,6 +129,19 @@ def _has_current_folder() -> bool:
 
 def _detail(error: BaseException) -> str:
     return f" ({error})" if str(error) else ""
+
+
+@contextmanager
+def _current_folder_hidden() -> Iterator[None]:
+    """Let the processes that libraries start find no modules in the current folder, as this one does not."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_SAFE_PATH)
+        if before is not None:
+            os.environ[_SAFE_PATH] = before
 
 
 def _open_standard_handles() -> None:

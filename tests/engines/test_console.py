@@ -44,6 +44,8 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
     ) -> None:
         if how in ERRORS:
             raise ERRORS[how]
+        if how == "start":
+            subprocess.run([sys.executable, "-S", "-c", "import token"], check=True)
         raise typer.Exit(status)
 
     monkeypatch.setattr(sys, "argv", [PROGRAM, *words])
@@ -120,9 +122,10 @@ def test_child_processes_import_nothing_from_the_current_folder(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "token.py").write_text("raise SystemExit('a module of the user')")
-    end(monkeypatch, capfd, "well")
-    subprocess.run([sys.executable, "-S", "-c", "import token"], cwd=tmp_path, check=True)
+    assert end(monkeypatch, capfd, "start") == (0, "")
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -94,7 +94,7 @@ class NvdecSource(VideoSource):
         with CAPTURE_LOCK:
             super().close()
             self._surfaces.close()
-            for name in ("_decoder", "_container"):
+            for name in ("_decoder", "_packets", "_container"):
                 vars(self).pop(name, None)
 
 
