@@ -19,7 +19,7 @@ from rich.console import Console
 
 from cliprl.engines.backends.engine import LogFunction
 from cliprl.engines.cli.command_line import check_values, describe_misuse
-from cliprl.engines.cli.loading import end_with
+from cliprl.engines.cli.loading import current_folder_hidden, end_with
 from cliprl.engines.cli.signals import ENDING, ending_at_once
 from cliprl.engines.errors import CliprlError
 
@@ -41,7 +41,6 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 INTERRUPTED = 130
-_SAFE_PATH = "PYTHONSAFEPATH"
 _LEAST_COLUMNS = 60
 _NO_FOLDER = "the current folder was deleted: change to one that exists (cd)"
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
@@ -60,7 +59,7 @@ def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False) -> int:
     _widen_narrow_output()
     if uses_torch and not _has_current_folder():
         return _complain(program, _NO_FOLDER, 1)
-    with _own_errors_of_output(), _current_folder_hidden():
+    with _own_errors_of_output(), current_folder_hidden():
         status = _run(app, program)
         if sys.stdout is not None and status == 0:
             try:
@@ -129,19 +128,6 @@ def _has_current_folder() -> bool:
 
 def _detail(error: BaseException) -> str:
     return f" ({error})" if str(error) else ""
-
-
-@contextmanager
-def _current_folder_hidden() -> Iterator[None]:
-    """Let the processes that libraries start find no modules in the current folder, as this one does not."""
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(_SAFE_PATH)
-        if before is not None:
-            os.environ[_SAFE_PATH] = before
 
 
 def _open_standard_handles() -> None:

@@ -10,7 +10,8 @@ import gc
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +29,7 @@ def _console_script() -> str:
 CONSOLE_SCRIPT = _console_script()
 # The exit status, once it is certain.
 _statuses: list[int] = []
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def exit_on_signals(status: int, numbers: tuple[signal.Signals, ...], message: str = "") -> None:
@@ -55,6 +57,19 @@ def end_with(status: int, numbers: tuple[signal.Signals, ...]) -> None:
     """
     exit_on_signals(status, numbers)
     _statuses.append(status)
+
+
+@contextmanager
+def current_folder_hidden() -> Iterator[None]:
+    """Let the processes that libraries start find no modules in the current folder, as this one does not."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_SAFE_PATH)
+        if before is not None:
+            os.environ[_SAFE_PATH] = before
 
 
 def _leave() -> None:
