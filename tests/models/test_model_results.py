@@ -49,11 +49,19 @@ def regions(result: dict[str, Any]) -> list[str]:
     return region_words_study.format_regions(result["rows"]).splitlines()[2:]
 
 
+def corrections(result: dict[str, Any]) -> list[str]:
+    """The mean IoU after some numbers of clicks."""
+    clicks = result["clicks"].values()
+    means = (sum(ious[min(count, len(ious) - 1)] for ious in clicks) / len(clicks) for count in (0, 1, 2, 3, 5, 8, 10))
+    return [f"| {' | '.join(f'{mean:.3f}' for mean in means)} |"]
+
+
 TABLES = [
     ("endovis2015.json", endovis2015, "README.md"),
     ("text-study.json", text, "README.md"),
     ("larynx-study.json", larynx, "README.md"),
     ("region-words.json", regions, "studies/words/README.md"),
+    ("corrections.json", corrections, "promptable/README.md"),
 ]
 
 
