@@ -1,7 +1,6 @@
 """Real-time segmentation overlays on video: sources, segmenter, overlay, sinks and the streams that run them."""
 
-import cliprl.engines
-import cliprl.engines.cli.head_start  # noqa: F401 - while all that follows is imported
+import cliprl.engines  # noqa: F401 - before all libraries
 from cliprl.pipeline.core.buffers import FrameRing
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage

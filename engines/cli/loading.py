@@ -6,7 +6,6 @@ Importing this module does it, so it is the first import of every package. In an
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import signal
 import sys
@@ -25,8 +24,7 @@ def _console_script() -> str:
     return name if name.startswith("cliprl-") and "--multiprocessing-fork" not in sys.orig_argv else ""
 
 
-# The name of this console script, or "".
-CONSOLE_SCRIPT = _console_script()
+_SCRIPT = _console_script()
 # The exit status, once it is certain.
 _statuses: list[int] = []
 _SAFE_PATH = "PYTHONSAFEPATH"
@@ -41,10 +39,10 @@ def exit_on_signals(status: int, numbers: tuple[signal.Signals, ...], message: s
 
     def leave(number: int, frame: FrameType | None) -> None:
         if message:
-            os.write(2, f"{CONSOLE_SCRIPT}: {message}\n".encode())
+            os.write(2, f"{_SCRIPT}: {message}\n".encode())
         os._exit(status)
 
-    for number in numbers if CONSOLE_SCRIPT else ():
+    for number in numbers if _SCRIPT else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, leave)
 
@@ -94,15 +92,13 @@ def _check_address_space() -> None:
         f"too little memory: the process is limited to {limit >> 20} MiB of address space (ulimit -v), and needs at least "
         f"{LEAST >> 20} MiB: raise the limit"
     )
-    if CONSOLE_SCRIPT:
-        print(f"{CONSOLE_SCRIPT}: {text}", file=sys.stderr)
+    if _SCRIPT:
+        print(f"{_SCRIPT}: {text}", file=sys.stderr)
         raise SystemExit(1)
     raise MemoryError(text)
 
 
-if CONSOLE_SCRIPT:
+if _SCRIPT:
     atexit.register(_leave)
-if CONSOLE_SCRIPT == "cliprl-stream":
-    gc.disable()  # until its first frame: what is imported stays
 exit_on_signals(130, (signal.SIGINT,), "interrupted")
 _check_address_space()

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from cliprl.engines import Bundle, ClassSpec, UsageError, with_input_size
+from cliprl.engines import Bundle, ClassSpec, UsageError, open_bundle, with_input_size
 from cliprl.engines.bundle.input_size import AUTO_SIZE
 from cliprl.engines.bundle.manifest import UNSURE_PART
-from cliprl.engines.cli.head_start import opened_ahead
 from cliprl.pipeline.core.interfaces import Source
 from cliprl.pipeline.segment.prompts import with_prompts
 
@@ -22,7 +21,7 @@ def open_with_classes(
     `input_size` "auto" is chosen later (see `fit_input_size`). Raises what these raise.
     """
     size = None if input_size == AUTO_SIZE else input_size
-    bundle = with_prompts(with_input_size(opened_ahead(name), size), prompts)
+    bundle = with_prompts(with_input_size(open_bundle(name), size), prompts)
     if not exemplars:
         return bundle
     # Loaded here, for few runs need them.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import re
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,10 @@ from typer.core import TyperCommand
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.engines.cli.head_start import has_begun
 from cliprl.pipeline.cli import options as option
 from cliprl.pipeline.cli.class_options import Classes, ExemplarOption, Follow, Ids, PromptOption, Tracker
 from cliprl.pipeline.cli.correction_options import CorrectionOptions, Corrections, CorrectWith
 from cliprl.pipeline.cli.label_options import ExportFrames, FrameNames, Names, Polygons
-from cliprl.pipeline.overlay.text import text_width
 
 if TYPE_CHECKING:
     from cliprl.pipeline.cli.run_options import StreamOptions
@@ -154,9 +151,7 @@ def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
 
 def main() -> None:
     """Run the console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
-    gc.disable()  # until the first frame, if `loading` did not: what is loaded for it stays
-    if has_begun():  # the overlay's font is loaded outside Python, beside what follows
-        threading.Thread(target=text_width, args=("0", 9), name="font", daemon=True).start()
+    gc.disable()  # until the first frame: what is loaded for it stays
     status = run_app(app, "cliprl-stream")
     gc.freeze()  # the interpreter's last collections would look through all that was loaded: a tenth of a short run
     gc.enable()

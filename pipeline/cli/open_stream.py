@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cliprl.engines import Bundle, ClassSpec, UsageError
-from cliprl.engines.cli.head_start import loaded_ahead
 from cliprl.engines.cli.signals import call_interruptibly, interruptible
 from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
 from cliprl.pipeline.cli.correction_options import open_corrections
@@ -154,8 +153,7 @@ def _open_stored(
 
     sinks = [opened.enter_context(_output_of_file(target, open_output, log)) for target in options.outputs]
     with interruptible():
-        ahead = {"engines": engines} if (engines := loaded_ahead(bundle, log)) else {}
-        segmenter = device.segmenter(bundle, **_segmenter_settings(options), **ahead, log=log)
+        segmenter = device.segmenter(bundle, **_segmenter_settings(options), log=log)
     return Stream(
         source,
         _tracked(segmenter, options, video_network) if options.ids else segmenter,

@@ -60,8 +60,8 @@ class CudaSegmenter(Segmenter):
         self._cuda = device
         super().__init__(bundle, **settings)
 
-    def _warm_up(self, has_run: bool) -> None:
-        """Allocate, run once and capture, also with engines that have run. Other video streams wait for that one run only."""
+    def _warm_up(self) -> None:
+        """Allocate, run once and capture. Other video streams wait for the turn of that one run only."""
         with CAPTURE_LOCK:
             self._allocate()
             with self._cuda.turns.take():

@@ -41,7 +41,7 @@ def letter_size(height: int, width: int) -> int:
 def legend_patch(classes: tuple[ClassSpec, ...], size: int, color: ColorSpace) -> Patch:
     """A panel with a color swatch and the name of each class, in letters `size` pixels high."""
     line, gap = round(size * 1.5), round(size * 0.6)
-    width = max(text_width(c.name, size) for c in classes)
+    width = max(_text_width(c.name, size) for c in classes)
     canvas = _Canvas(line * len(classes) + gap, width + line + 2 * gap, color)
     canvas.panel(size // 3)
     for i, spec in enumerate(classes):
@@ -55,7 +55,7 @@ def legend_patch(classes: tuple[ClassSpec, ...], size: int, color: ColorSpace) -
 def status_patch(text: str, size: int, color: ColorSpace) -> Patch:
     """One line of text on a translucent bar, in letters `size` pixels high."""
     gap = round(size * 0.6)
-    canvas = _Canvas(round(size * 1.6), text_width(text, size) + 2 * gap, color)
+    canvas = _Canvas(round(size * 1.6), _text_width(text, size) + 2 * gap, color)
     canvas.panel(size // 3)
     canvas.text(text, gap, round(size * 1.16), size)
     return canvas.patch()
@@ -65,7 +65,7 @@ def status_patch(text: str, size: int, color: ColorSpace) -> Patch:
 def id_patch(number: int, size: int, color: ColorSpace, *, followed: bool = False) -> Patch:
     """The id of an instrument on a translucent panel, in letters `size` pixels high; with a mark if it is followed."""
     text, gap = f"{'> ' if followed else ''}#{number}", round(size * 0.4)
-    canvas = _Canvas(round(size * 1.5), text_width(text, size) + 2 * gap, color)
+    canvas = _Canvas(round(size * 1.5), _text_width(text, size) + 2 * gap, color)
     canvas.panel(size // 3)
     canvas.text(text, gap, round(size * 1.1), size)
     return canvas.patch()
@@ -79,8 +79,7 @@ def _font() -> cv2.FontFace:
     return cv2.FontFace(_FONT_NAME)
 
 
-def text_width(text: str, size: int) -> int:
-    """Measure a line of text in pixels. The first call loads the font, which takes as long as a frame."""
+def _text_width(text: str, size: int) -> int:
     box: Sequence[int] = cv2.getTextSize((0, 0), text, (0, 0), _font(), size, _FONT_WEIGHT)
     return int(box[0] + box[2])
 

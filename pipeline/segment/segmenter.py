@@ -119,7 +119,7 @@ class Segmenter:
     #FF8800"; a class that is added has a mask only in frames that show it (see `PresenceGate`). `input_size` (height, width) or
     "384x480": that of the networks (None: the bundle's). `preprocessor` makes the network
     input (None: on the CPU). `log` receives messages about steps that take time, such as compiling the networks for this machine;
-    with `engines` given, which have run, nothing is compiled.
+    with `engines` given, nothing is compiled.
 
     With a bundle that has a `restoration`, the network input of damaged frames is restored, and noisy and hazy ones are
     refined, unless `steps` is 0. Where nothing `restores` it (on the GPU), such a bundle's default is no refinement.
@@ -154,7 +154,6 @@ class Segmenter:
         self.steps = (manifest.steps if self.restores or not spec else 0) if steps is None else steps
         self.budget = None if budget_ms is None else budget_ms / 1000
         check_time_limits(self.steps, self.budget)
-        has_run = engines is not None and self.budget is None
         engines = engines or load_engines(
             self.bundle, device=self.device, precision=precision, threads=threads, log=log
         )
@@ -170,14 +169,11 @@ class Segmenter:
         self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS + 1)])
         self._gate = PresenceGate(self.classes) if any(spec.kind == "prompted" for spec in self.classes) else None
         self.reset()
-        self._warm_up(has_run)
+        self._warm_up()
 
-    def _warm_up(self, has_run: bool) -> None:
-        """Run all networks, so that the first frame does not pay for lazy set-up; again where a budget needs a step's time.
-
-        Engines that have run need no more, where no budget is given.
-        """
-        for _ in range(0 if has_run else 1 if self.budget is None else 2):
+    def _warm_up(self) -> None:
+        """Run all networks, so that the first frame does not pay for lazy set-up; again where a budget needs a step's time."""
+        for _ in range(1 if self.budget is None else 2):
             outputs = self._encoder.run({"image": next(self._images), "text": self.bundle.embeddings})
             self._refiner(outputs["features"], outputs["logits"], outputs["logits"])
 
