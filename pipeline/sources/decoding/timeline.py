@@ -12,7 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import av
 
 # A stream whose time goes back by more than this many seconds, or by half a frame, has restarted its clock. Less is a
-# single wrong time. Where packets have no times of decoding, those of B-frames go back.
+# single wrong time. Where packets have no times of decoding, those of B-frames go back, at most to before the last frame that
+# came early.
 _BACK, _BACK_WITHOUT_DTS, _LEAST_STEP = Fraction(1, 10), Fraction(1), Fraction(-1, 10)
 # Time that leaps ahead of all streams by more is a jump of the clock. MPEG-TS and its like may restart at any packet,
 # so that little is enough there; in other containers a long gap is more likely meant.
@@ -84,6 +85,7 @@ class Timeline(Generic[P]):
         self._offsets: list[Fraction] = []
         self._last: Fraction | None = None
         self._back = _BACK
+        self._lead, self._is_dated = _BACK_WITHOUT_DTS, False
         self._guessed = guessed
         self._length = Fraction(0)
         self._end = Fraction(0)
@@ -144,7 +146,12 @@ class Timeline(Generic[P]):
             self._check_jump(packet, time)
         is_ordered = packet.dts is not None and not self._guessed
         self._length = _length(packet)
-        self._back = min(self._length / 2 or _BACK, _BACK) if is_ordered else _BACK_WITHOUT_DTS
+        if packet.dts is None:
+            self._back = self._lead = self._lead if self._last is None else max(self._lead, time - self._last)
+        else:
+            self._back = min(self._length / 2 or _BACK, _BACK) if is_ordered else _BACK_WITHOUT_DTS
+            is_ordered = is_ordered or not self._is_dated  # nor do its times compare with those of presentation before
+        self._is_dated = packet.dts is not None
         end = _sum(_presented(packet, time), self._offsets[-1]) + self._length
         _move(packet, self._offsets[-1])
         self._end = max(self._end, end) if self._last is not None else end
@@ -156,7 +163,7 @@ class Timeline(Generic[P]):
         newest = len(self._offsets) - 1
         others = (_sum(t.last, t.extra) for t in self._tracks.values() if t.clock == newest and t.last is not None)
         step, ahead = time - self._last, time - max(self._last + self._length, *others, self._last)
-        back = self._back if packet.dts is not None else _BACK_WITHOUT_DTS
+        back = self._back if packet.dts is not None else self._lead
         if step >= -back and ahead <= self._gap:
             return
         self._last = None

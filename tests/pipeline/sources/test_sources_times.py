@@ -465,3 +465,13 @@ def test_settings_that_are_cut_off_state_no_reordering(tmp_path: Path) -> None:
             assert h264_reordering(SimpleNamespace(name="h264", extradata=mp4[:end])) in (0, 2)
     assert h264_reordering(SimpleNamespace(name="h264", extradata=None)) == 0
     assert h264_reordering(SimpleNamespace(name="mpeg4", extradata=data)) == 0
+
+
+@pytest.mark.parametrize("seconds", [2, 30])
+@pytest.mark.parametrize("b_frames", ["0", "1", "3"])
+def test_a_slow_mkv_with_b_frames_keeps_its_times(tmp_path: Path, seconds: int, b_frames: str) -> None:
+    times, options = [index * seconds for index in range(9)], {"bf": b_frames, "x264-params": "b-pyramid=2:b-adapt=0"}
+    clip = make_clip(tmp_path / "slow.mkv", frames=9, pts=times, time_base=Fraction(1), options=options)
+    with open_source(str(clip)) as source:
+        assert [frame.seconds for frame in source] == times
+        assert not [note for note in source.info.notes if "goes back" in note]
