@@ -15,7 +15,7 @@ import av
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Plane
-from cliprl.pipeline.sources.decoding.nv12_writer import image_color
+from cliprl.pipeline.sources.decoding.nv12_writer import depth_note, image_color
 from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
 from cliprl.pipeline.sources.errors import redact
 
@@ -105,6 +105,8 @@ def probe_stream(
         rates[:2] = rates[1::-1]
     # Of some containers, such as DV, libav takes the ticks of the clock for frames.
     rate = next((rate for rate in rates if rate and rate <= _HIGHEST_RATE), None) or next(filter(None, rates), None)
+    color = image_color(image, context)
+    hdr = _HDR_NOTE.format(_HDR[color.transfer_tag]) if color.transfer_tag in _HDR else ""
     fields = {
         "name": redact(name),
         "height": crop.height if crop else image.height,
@@ -113,12 +115,12 @@ def probe_stream(
         "rate": rate,
         "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
-        "color": (color := image_color(image, context)),
+        "color": color,
         "rotation": (OrientationReader().read(image) or Orientation()).rotation,
         "sample_aspect": stream.sample_aspect_ratio or None,
         "interlaced": image.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # missing in older versions of PyAV
-        "notes": (_HDR_NOTE.format(_HDR[color.transfer_tag]),) if color.transfer_tag in _HDR else (),
+        "notes": tuple(filter(None, [hdr, depth_note(redact(name), image)])),
     }
     return fields, crop
 

@@ -19,7 +19,7 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding.conform import Conformer
 from cliprl.pipeline.sources.decoding.decode import DEFAULT_RATE
-from cliprl.pipeline.sources.decoding.nv12_writer import image_color
+from cliprl.pipeline.sources.decoding.nv12_writer import depth_note, image_color
 from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
 from cliprl.pipeline.sources.images.image_names import image_files
 from cliprl.pipeline.sources.images.stills import (
@@ -92,6 +92,8 @@ class ImageSource(FrameSource):
         if self._first is None:
             raise CliprlError(_none_of(name, paths))
         image = self._first[1]
+        if remark := depth_note(str(paths[self._first[0]]), image):
+            self.note(remark)
         self.info = StreamInfo(
             name,
             image.height,

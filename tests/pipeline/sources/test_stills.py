@@ -139,6 +139,17 @@ def test_hdr_that_is_not_tone_mapped_is_noted(transfer: int, noted: bool, tmp_pa
         assert any("HDR" in note for note in source.info.notes) is noted
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("channels", [(), (3,)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_values_in_the_low_bits_are_noted(bits: int, channels: tuple[int, ...], suffix: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 1 << bits, (16, 24, *channels)).astype(np.uint16)
+    assert cv2.imwrite(str(tmp_path / f"deep.{suffix}"), values)
+    for name in (f"deep.{suffix}", f"*.{suffix}"):
+        with open_source(str(tmp_path / name)) as source:
+            assert [f"uses {bits} of its 16 bits" in note for note in source.info.notes] == [True] * (bits < 16)
+
+
 def test_an_animated_webp_is_refused_by_that_name(tmp_path: Path) -> None:
     image().save(tmp_path / "a.webp", save_all=True, append_images=[image(1)], duration=80)
     with pytest.raises(CliprlError, match="animated WebP") as caught:
