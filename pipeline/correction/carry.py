@@ -14,11 +14,12 @@ from cliprl.pipeline.segment.temporal_prior import TemporalPrior, is_cut
 from cliprl.pipeline.tracking.optical_flow import flow_on_grid, sampled
 
 # Width of the copies that motion is measured on, and the standard deviation of their blur, which takes out noise, in pixels.
-_WIDTH, _BLUR = 320, 3.0
+_WIDTH, _BLUR = 320, 1.5
+_PRESET = cv2.DISOPTICAL_FLOW_PRESET_FAST
 # Mean absolute difference of the motion-compensated copies above which there is a cut. Smoke makes large ones too.
 _CUT = 40.0
-# Weight of the carried logits against the network's own after one frame; it falls by the same factor with each further frame.
-_WEIGHT = 0.98
+# Weight of the carried logits against the network's own after one second; it falls by the same factor with each further one.
+_WEIGHT = 0.6
 
 
 def carried_logits(
@@ -32,7 +33,7 @@ def carried_logits(
     if before.shape != after.shape:
         return None
     nothing: Any = None  # an array here would be an initial estimate
-    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    estimator = cv2.DISOpticalFlow.create(_PRESET)
     flow = np.asarray(estimator.calc(after, before, nothing), np.float32)
     if is_cut(np.asarray(sampled(before, flow), np.uint8), after, _CUT):
         return None
@@ -43,8 +44,8 @@ def carried_logits(
     return np.asarray(np.stack([sampled(plane, offsets) for plane in in_view]), np.float32)
 
 
-def mixed(carried: NDArray[np.float32], own: NDArray[np.float32], age: int) -> NDArray[np.float32]:
-    """Return the logits (K, h, w) of a frame from those `carried` over `age` frames and its `own`."""
+def mixed(carried: NDArray[np.float32], own: NDArray[np.float32], age: float) -> NDArray[np.float32]:
+    """Return the logits (K, h, w) of a frame from those `carried` over `age` seconds and its `own`."""
     weight = _WEIGHT**age
     return np.asarray(weight * _normalized(carried) + (1 - weight) * _normalized(own), np.float32)
 

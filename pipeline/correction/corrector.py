@@ -36,7 +36,7 @@ class Draft:
     features (1, D, h, w) and image uint8 (1, H, W, 3) are those of the encoder; logits float32 (K, h, w) are the present ones.
     prompts: all so far; history: the logits (h, w) of each one's class before it, for a prompt changes no others; kept: those
     at the last keep. accepted: a person has kept this segmentation before. carried: the logits of the corrected frame that
-    this one follows, which lies `age` frames before it.
+    this one follows, which lies `age` seconds before it.
     """
 
     frame: Frame
@@ -49,7 +49,7 @@ class Draft:
     kept: tuple[MaskPrompt, ...] = ()
     accepted: bool = False
     carried: GridLogits | None = None
-    age: int = 0
+    age: float = 0.0
 
     @property
     def is_kept(self) -> bool:
@@ -114,7 +114,7 @@ class Corrector:
         source = draft.logits if fresh else draft.carried
         if source is not None:
             following.carried = carried_logits(source, (draft.frame, draft.view), (frame, following.view))
-            following.age = 1 if fresh else draft.age + 1
+            following.age = max(0.0, frame.seconds - draft.frame.seconds) + (0.0 if fresh else draft.age)
         if following.carried is not None:
             following.logits = mixed(following.carried, following.logits, following.age)
         return following

@@ -233,5 +233,5 @@ def test_a_rendering_process_that_is_killed_is_named(tmp_path: Path, monkeypatch
         raise BrokenProcessPool("A process in the process pool was terminated abruptly")
 
     monkeypatch.setattr(rendered, "ProcessPoolExecutor", end)
-    with pytest.raises(CliprlError, match=r"renders scenes was killed, .*: set data\.workers=1"):
+    with pytest.raises(CliprlError, match=r"ended early; .*set data\.workers=1 .*__main__"):
         RenderedScenes(RenderedSpec(7, 2, 1, 64, 80), tmp_path, 1, lambda done, total: None)

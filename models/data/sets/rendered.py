@@ -118,8 +118,8 @@ def _render_all(jobs: list[tuple[int, RenderedSpec, Path]], workers: int, progre
                 progress(done, len(jobs))
     except BrokenProcessPool as error:
         raise CliprlError(
-            "a process that renders scenes was killed, as the system does where memory is short: set data.workers=1, or end "
-            "other programs; finished scenes are kept"
+            "a process that renders scenes ended early; finished scenes are kept. Where memory is short, set data.workers=1 or "
+            "end other programs; in a script, call this under `if __name__ == '__main__':`, because each process imports it"
         ) from error
 
 

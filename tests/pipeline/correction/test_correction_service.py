@@ -16,6 +16,7 @@ from correction_fakes import (
     HEIGHT,
     WIDTH,
     KnownSegmenter,
+    PaintingNetwork,
     corrected_clip,
     known_bundle,
     service_of,
@@ -295,6 +296,24 @@ def test_next_frames_follow_the_correction(service: CorrectionService) -> None:
         assert labels(service, hold.id)[120, bar + 4 * number] == 1
     service.step(hold.id, -1)
     assert hold.held.seconds == pytest.approx(before + 4 / 25, abs=1e-3)
+
+
+def test_corrections_fade_with_seconds_at_any_frame_rate(tmp_path: Path) -> None:
+    corrector = Corrector(KnownSegmenter(), PaintingNetwork())  # type: ignore[arg-type]
+    clip = write_clip(tmp_path / "clip.mp4", 1)
+    frame = FileFrames(lambda seconds: open_file_at(str(clip), seconds)).at(0.0).frame
+    ends = []
+    for steps in (1, 4, 8):
+        draft = corrector.start(frame)
+        corrector.apply(draft, MaskPrompt(1, (20.0, 120.0)))
+        for number in range(1, steps + 1):
+            later = replace(frame, pts=number, time_base=Fraction(2, steps))
+            draft = corrector.follow(draft, later)
+        ends.append((draft.age, class_odds(draft.logits, [1])[30, 5]))
+    own = class_odds(corrector.start(frame).logits, [1])[30, 5]
+    assert [age for age, _ in ends] == pytest.approx([2.0] * 3)
+    assert np.allclose([odds for _, odds in ends], ends[0][1], rtol=0.02)
+    assert own < ends[0][1]
 
 
 def test_frames_that_nobody_corrected_are_not_carried(service: CorrectionService) -> None:
