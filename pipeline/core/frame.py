@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.segmentation import DamageEstimate, Segmentation
-from cliprl.pipeline.core.statistics import END_TO_END, MAX_SAMPLES, STAGES, Summary, latency_of
+from cliprl.pipeline.core.statistics import MAX_SAMPLES, STAGES, Summary, latencies_of
 from cliprl.pipeline.core.viewport import Viewport
 
 if TYPE_CHECKING:
@@ -134,10 +134,14 @@ Profiler = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[Item]):
-    """A named step of work on each item of a stream. `run` changes the item in place."""
+    """A named step of work on each item of a stream. `run` changes the item in place.
+
+    at_once: how many items it may work on at a time, where several threads share the stages.
+    """
 
     name: str
     run: Callable[[Item], None]
+    at_once: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -212,9 +216,6 @@ class StatisticsRecorder:
             damaged=max(damaged, self.damaged),
             mean_steps=self.steps / self.segmented if self.segmented else 0.0,
             interrupted=interrupted,
-            latency={
-                name: latency_of(row[: self.frames])
-                for name, row in zip((*STAGES, END_TO_END), self._samples, strict=True)
-            },
+            latency=latencies_of(self._samples[:, : self.frames]),
             notes=tuple(notes),
         )

@@ -35,6 +35,11 @@ def latency_of(seconds: NDArray[np.float32]) -> Latency:
     return Latency(*(float(v) for v in (*quantiles(known, (0.5, 0.95, 0.99)), known.max())))
 
 
+def latencies_of(samples: NDArray[np.float32]) -> dict[str, Latency]:
+    """Return the latencies of the stages and of the whole way from seconds, float32 (stages + 1, n), by name."""
+    return {name: latency_of(row) for name, row in zip((*STAGES, END_TO_END), samples, strict=True)}
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A finished (or interrupted) run. `cpu_seconds` is the CPU time of the whole process, all threads.

@@ -60,8 +60,8 @@ class CpuPreprocessor:
         This has as little aliasing as an area average and is ten times as fast. The last two steps, and all after two halvings,
         work in 256ths, so that rounding errors do not add up.
         """
-        halvings = int(math.log2(max(_factor(plane, size), 1)))
         (width, height), (full_height, full_width) = size, plane.shape
+        halvings = int(math.log2(max(min(full_width / width, full_height / height), 1)))
         x, y = width * 2**halvings / full_width, height * 2**halvings / full_height
         for i in range(halvings):
             plane = self._halve(plane if i < min(halvings - 1, 2) else self._fine(plane, name), f"{name} {i}")
@@ -102,12 +102,6 @@ def _cut(frame: Frame, view: Viewport) -> tuple[Plane, Plane]:
     left, top, width, height = view.crop
     luma = frame.luma[top : top + height, left : left + width]
     return luma, frame.chroma[top // 2 : (top + height + 1) // 2, left // 2 : (left + width + 1) // 2]
-
-
-def _factor(plane: Plane, size: tuple[int, int]) -> float:
-    """Return the scale factor from the plane down to `size`, along the axis that shrinks least."""
-    height, width = plane.shape[:2]
-    return float(min(width / size[0], height / size[1]))
 
 
 class Segmenter:
@@ -159,6 +153,7 @@ class Segmenter:
         )
         self.precision, self.engine_name = engines.precision, engines.backend
         self._encoder = engines.encoder
+        self._encode_stage = Stage("encode", self.encode, getattr(engines.encoder, "at_once", 1))
         self._refiner = RefinementLoop(
             engines.refiner, self.steps, self.bundle.embeddings, spec.least if spec and self.restores else 0.0
         )
@@ -187,8 +182,8 @@ class Segmenter:
 
     @property
     def stages(self) -> tuple[Stage[FrameContext], ...]:
-        """The stages in order. Each may run on its own thread; every stage must receive the frames in the same order."""
-        return Stage("prepare", self.prepare), Stage("encode", self.encode), Stage("refine", self.refine)
+        """The stages in order. Each may run on its own thread, "encode" on several; all receive the frames in the same order."""
+        return Stage("prepare", self.prepare), self._encode_stage, Stage("refine", self.refine)
 
     def prepare(self, context: FrameContext) -> None:
         """Find the field of view and make the network input."""

@@ -14,8 +14,8 @@ from cliprl.pipeline.core.frame import Frame, FrameContext, Profiler, Stage
 
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
-# Results that may wait behind a stage. One costs 3 % of the frames per second, because stages then wait for each other; three
-# gain nothing over two.
+# Results that may wait behind a stage, unfinished ones included. One costs 3 % of the frames per second, because stages then
+# wait for each other; three gain nothing over two.
 WAITING = 2
 
 
@@ -42,17 +42,24 @@ class _End:
     error: BaseException | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Place(Generic[Item]):
+    """The place of an item behind a stage: its result, None while the stage computes it."""
+
+    result: Item | _End | None = None
+
+
 class StageScheduler(Generic[Item]):
     """Runs every stage on every item and returns the items in their order.
 
-    A stage works on one item at a time; different stages run in parallel on up to `workers` threads. With a worker for each
-    stage, each stage has a fixed thread. With fewer, every worker runs any stage that is ready, and so does the consumer while
-    it waits: more threads than processors preempt each other in the middle of their work, and the operating system leaves one
-    processor idle while threads queue for another (8 % of the time on two cores). A worker prefers the stages that it ran last,
-    because their memory is still in the cache of its processor: 5 % more frames per second than the first stage that is ready.
-    Taking an item is part of the first stage. A source that has a thread, because it may wait, takes a turn with the workers
-    (`processors`): were it run beside them, the operating system would give each two thirds of a processor, and the slowest
-    stage, writing large frames, would hold up all others.
+    A stage works on one item at a time, or on `at_once`; different stages run in parallel on up to `workers` threads. With a
+    worker for each stage, each stage has a fixed thread, and one item. With fewer, every worker runs any stage that is ready,
+    and so does the consumer while it waits: more threads than processors preempt each other in the middle of their work, and
+    the operating system leaves one processor idle while threads queue for another (8 % of the time on two cores). A worker
+    prefers the stages that it ran last, because their memory is still in the cache of its processor: 5 % more frames per
+    second than the first stage that is ready. Taking an item is part of the first stage. A source that has a thread, because
+    it may wait, takes a turn with the workers (`processors`): were it run beside them, the operating system would give each
+    two thirds of a processor, and the slowest stage, writing large frames, would hold up all others.
 
     An error of the supply or of a stage reaches the consumer at its place in the order; then `Supply.stop` is called, and no
     item follows.
@@ -60,8 +67,8 @@ class StageScheduler(Generic[Item]):
 
     def __init__(self, supply: Supply[Item], stages: Sequence[Stage[Item]], workers: int) -> None:
         self._supply, self._stages = supply, stages
-        self._results: list[deque[Item | _End]] = [deque() for _ in stages]
-        self._busy = [False] * len(stages)
+        self._results: list[deque[_Place[Item]]] = [deque() for _ in stages]
+        self._idle = [stage.at_once for stage in stages]  # how many more items each stage may work on
         self._last = [0] * len(stages)  # identifier of the thread that ran the stage last
         self._exhausted = self._closed = False
         self._changed = threading.Condition()
@@ -86,9 +93,9 @@ class StageScheduler(Generic[Item]):
         while not self._closed:
             with self._changed:
                 task = None
-                while not self._results[-1] and (task := self._next(self._shared)) is None:
+                while not self._has_result(-1) and (task := self._next(self._shared)) is None:
                     self._changed.wait()
-                result = None if task else self._results[-1].popleft()
+                result = None if task else self._results[-1].popleft().result
                 self._changed.notify_all()
             if isinstance(result, _End):
                 self.close()
@@ -122,26 +129,34 @@ class StageScheduler(Generic[Item]):
                 return
             self._run(*task)
 
-    def _next(self, stages: Sequence[int]) -> tuple[int, Item | _End | None] | None:
-        """Reserve a stage that can run now; return it with its item: None for the first, which takes one of the supply."""
+    def _next(self, stages: Sequence[int]) -> tuple[int, Item | _End | None, _Place[Item]] | None:
+        """Reserve a stage that can run now. Return it with its item, and the place for the result.
+
+        The item is None for the first stage, which takes one of the supply.
+        """
         me = threading.get_ident()
         for i in sorted(stages, key=lambda stage: self._last[stage] != me):
             if self._can_run(i):
-                self._busy[i], self._last[i] = True, me
-                return i, self._take_result(i - 1) if i else None
+                self._last[i] = me
+                self._idle[i] -= 1
+                self._results[i].append(place := _Place[Item]())
+                return i, self._take_result(i - 1) if i else None, place
         return None
 
-    def _take_result(self, stage: int) -> Item | _End:
+    def _has_result(self, stage: int) -> bool:
+        return bool(self._results[stage]) and self._results[stage][0].result is not None
+
+    def _take_result(self, stage: int) -> Item | _End | None:
         """Return the oldest result of a stage. If the stage was waiting for room, it can run again now."""
         results = self._results[stage]
         if len(results) == WAITING:
             self._changed.notify_all()
-        return results.popleft()
+        return results.popleft().result
 
     def _can_run(self, stage: int) -> bool:
-        if self._busy[stage] or self._closed or len(self._results[stage]) >= WAITING:
+        if not self._idle[stage] or self._closed or len(self._results[stage]) >= WAITING:
             return False
-        return bool(self._results[stage - 1]) if stage else not self._exhausted and self._supply.ready
+        return self._has_result(stage - 1) if stage else not self._exhausted and self._supply.ready
 
     def _take(self) -> Item | _End:
         try:
@@ -153,7 +168,7 @@ class StageScheduler(Generic[Item]):
         self._exhausted = taken is None
         return end if taken is None else taken
 
-    def _run(self, stage: int, item: Item | _End | None) -> None:
+    def _run(self, stage: int, item: Item | _End | None, place: _Place[Item]) -> None:
         with self.processors:
             result = self._take() if item is None else item
             if not isinstance(result, _End):
@@ -163,8 +178,8 @@ class StageScheduler(Generic[Item]):
                     self._supply.stop()
                     result = _End(error)
         with self._changed:
-            self._results[stage].append(result)
-            self._busy[stage] = False
+            place.result = result
+            self._idle[stage] += 1
             self._changed.notify_all()
 
 

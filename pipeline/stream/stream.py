@@ -17,6 +17,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
+from cliprl.pipeline.stream.notes import notes_of_run
 from cliprl.pipeline.stream.pace import RealTimePace
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
 
@@ -70,6 +71,8 @@ class Stream:
         self._ring = segmenter.ring(SLOTS, policy) if segmenter else FrameRing(SLOTS, policy)
         self._reader = threading.Thread(target=self._read, name="decode", daemon=True)
         stages = [*(segmenter.stages if segmenter else ()), Stage("draw", self._draw)]
+        if policy != "wait":  # one item at a time: a frame that is displayed needs a processor for the rest of its way
+            stages = [Stage(stage.name, stage.run) for stage in stages]
         waits = segmenter is not None and segmenter.waits_for_device
         workers = len(stages) if waits else stage_workers(len(stages))
         self._pace = RealTimePace() if realtime and not source.info.live else None
@@ -195,25 +198,9 @@ class Stream:
 
     def summary(self) -> Summary:
         """Return the statistics of the run so far."""
-        notes = [
-            *self.source.info.notes,
-            *self.sinks.notes,
-            *self._segmenter_notes(),
-            *(self._pace.notes if self._pace else ()),
-        ]
+        notes = notes_of_run(self.source, self.sinks, self.segmenter, self._pace, self.recorder)
         dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
-
-    def _segmenter_notes(self) -> list[str]:
-        """Return the notes of the segmenter, and one if the budget left no time for refinement."""
-        segmenter, recorder = self.segmenter, self.recorder
-        if segmenter is None:
-            return []
-        notes = list(segmenter.notes)
-        if segmenter.budget is not None and segmenter.steps and recorder.segmented and not recorder.steps:
-            ms = f"{segmenter.budget * 1000:g} ms"
-            notes.append(f"a budget of {ms} is gone before refinement: every mask is unrefined")
-        return notes
 
     def __enter__(self) -> Self:
         return self

@@ -144,6 +144,27 @@ def test_networks_are_not_pinned_to_the_same_processor(cache: EngineCache, image
     assert all(processors == allowed for processors in seen)
 
 
+def test_runs_at_the_same_time_give_the_same_outputs(cache: EngineCache, image: Any) -> None:
+    bundle = open_bundle("small")
+    encoder = serve(bundle, cache, []).encoder
+    images = [np.roll(image, 40 * turn, 2) for turn in range(6)]  # more than the encoder has requests
+    alone = [encoder.run({"image": each, "text": bundle.embeddings})["logits"].copy() for each in images]
+    assert not np.array_equal(*alone[:2])
+    found: list[Any] = [None] * len(images)
+    begin = threading.Barrier(len(images))
+
+    def run_one(number: int) -> None:
+        begin.wait(30)
+        found[number] = encoder.run({"image": images[number], "text": bundle.embeddings})["logits"].copy()
+
+    threads = [threading.Thread(target=run_one, args=(number,)) for number in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_array_equal(found, alone)
+
+
 def test_features_are_handed_on_as_they_lie_in_memory(image: Any) -> None:
     """Channels last, so that neither network moves them; what else comes in with these values gives the same."""
     bundle = open_bundle("small")

@@ -91,10 +91,9 @@ class OpenVino:
     def load(self, blob: bytes, request: Request) -> OpenVinoEngine:
         """Import a blob, ten times as fast as to compile. Raises EngineError where OpenVINO refuses it."""
         try:
-            compiled = _core().import_model(blob, "CPU", _hints(request))
+            return OpenVinoEngine(lambda: _core().import_model(blob, "CPU", _hints(request)), NAME, request)
         except RuntimeError as error:
             raise EngineError(f"openvino can't load what it built: {reason_of(error, -1)}") from error
-        return OpenVinoEngine(compiled, NAME, request.precision, request.buffers)
 
 
 register_backend(OpenVino(), device="cpu", preference=1)

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
 from typing import Any
 
 from numpy.typing import NDArray
 
-from cliprl.engines.backends.engine import TensorSpec
+from cliprl.engines.backends.engine import Request, TensorSpec
 from cliprl.engines.backends.openvino.rewrites import CHANNELS_FIRST, CHANNELS_LAST, KEPT_CHANNELS_LAST
+from cliprl.engines.cpu_count import available_cpus
 
 
 class OpenVinoEngine:
-    """One compiled network with a few infer requests, used in turn; not for use by two threads at once.
+    """One compiled network with a few infer requests, used in turn.
+
+    A run that begins during another one loads the network once more, and both compute on the thread that asks for them.
+    (Two streams of one compiled network compute on threads of OpenVINO, which a stage would wait for, and take longer to load.)
+
+    at_once: how many runs at a time make a stream of files faster. On two processors with one thread each these are two: without
+    instructions for int8 the encoder takes more than half of the work on a frame, and the other processor waits for it.
 
     Features are channels last in memory, whatever their shape says: transposed views.
     """
 
-    def __init__(self, compiled: Any, backend: str, precision: str, buffers: int) -> None:
-        self.backend = backend
-        self.precision = precision
-        self._requests = cycle([compiled.create_infer_request() for _ in range(buffers)])
+    def __init__(self, load: Callable[[], Any], backend: str, request: Request) -> None:
+        self.backend, self.precision = backend, request.precision
+        self.at_once = 2 if request.threads == 1 and available_cpus() == 2 else 1
+        self._load, self._buffers = load, request.buffers
+        compiled = load()
+        self._idle = [self._requests_of(compiled)]
         self.inputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.inputs}
         self.outputs: Mapping[str, TensorSpec] = {_name(port): _spec(port) for port in compiled.outputs}
         self._names = tuple(self.outputs)
+
+    def _requests_of(self, compiled: Any) -> Iterator[Any]:
+        return cycle([compiled.create_infer_request() for _ in range(self._buffers)])
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Run once. C-contiguous inputs, and features of another engine, are read in place.
@@ -32,7 +44,12 @@ class OpenVinoEngine:
         Outputs are views, valid until `buffers` more runs.
         """
         given = {name: _turned(name, array, CHANNELS_LAST) for name, array in inputs.items()}
-        results = next(self._requests).infer(given, share_inputs=True, share_outputs=True)
+        try:
+            requests = self._idle.pop()
+        except IndexError:
+            requests = self._requests_of(self._load())
+        results = next(requests).infer(given, share_inputs=True, share_outputs=True)
+        self._idle.append(requests)
         return {name: _turned(name, results[i], CHANNELS_FIRST) for i, name in enumerate(self._names)}
 
 

@@ -151,6 +151,36 @@ def test_stages_process_single_items_and_run_in_parallel(workers: int) -> None:
     assert 2 <= most[1] <= min(workers + 1, 3)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_two_items_at_once_come_out_in_order(fails: bool) -> None:
+    """The first of two items ends last: the second one waits for it, also if its own work failed."""
+    second = threading.Event()
+
+    def meet(cell: Cell) -> None:
+        if cell.number == 0:
+            assert second.wait(30)
+        elif cell.number == 1:
+            second.set()
+            if fails:
+                raise ArithmeticError("one")
+
+    supply, seen = Numbers(7), list[int]()
+    stages = [Stage("first", lambda cell: None), Stage("meet", meet, at_once=2), Stage("last", note_in(seen))]
+    scheduler = StageScheduler(supply, stages, 2)
+    scheduler.start()
+    if fails:
+        assert result(scheduler) == 0
+        with pytest.raises(ArithmeticError, match="one"):
+            result(scheduler)
+    else:
+        assert results(scheduler) == seen == list(range(7))
+    assert ended(scheduler)
+
+
+def note_in(seen: list[int]) -> Callable[[Cell], None]:
+    return lambda cell: seen.append(cell.number)
+
+
 @pytest.mark.parametrize("workers", [*SHARED, OWN])
 def test_no_more_than_a_few_items_are_taken_ahead(workers: int) -> None:
     supply = Numbers(1000)
