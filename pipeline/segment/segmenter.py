@@ -152,8 +152,7 @@ class Segmenter:
             self.bundle, device=self.device, precision=precision, threads=threads, log=log
         )
         self.precision, self.engine_name = engines.precision, engines.backend
-        self._encoder = engines.encoder
-        self._encode_stage = Stage("encode", self.encode, getattr(engines.encoder, "at_once", 1))
+        self._encoder, self._at_once = engines.encoder, getattr(engines.encoder, "at_once", 1)
         self._refiner = RefinementLoop(
             engines.refiner, self.steps, self.bundle.embeddings, spec.least if spec and self.restores else 0.0
         )
@@ -183,7 +182,7 @@ class Segmenter:
     @property
     def stages(self) -> tuple[Stage[FrameContext], ...]:
         """The stages in order. Each may run on its own thread, "encode" on several; all receive the frames in the same order."""
-        return Stage("prepare", self.prepare), self._encode_stage, Stage("refine", self.refine)
+        return Stage("prepare", self.prepare), Stage("encode", self.encode, self._at_once), Stage("refine", self.refine)
 
     def prepare(self, context: FrameContext) -> None:
         """Find the field of view and make the network input."""

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import av
+import numpy as np
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Plane
-from cliprl.pipeline.sources.decoding.nv12_writer import depth_note, image_color
+from cliprl.pipeline.sources.decoding.nv12_writer import image_color, is_rgb, plane_array
 from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
 from cliprl.pipeline.sources.errors import redact
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
 _BOTTOM_FIRST = (3, 4)
 _HIGHEST_RATE = 1000
+# Samples of 16 bits of which fewer are used are darker than half of what they can be.
+_LEAST_BITS = 15
 # Looking at each entry of an index takes 2 us; of longer ones the length must do.
 _MOST_ENTRIES = 500_000
 # The share of a transport stream that may follow the last packet: tables, filling, data.
@@ -88,6 +91,18 @@ def check_file(path: Path) -> None:
         raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the images in it")
     if path.is_file() and path.stat().st_size == 0:
         raise CliprlError(f"{path} is empty: make or copy it again")
+
+
+def depth_note(name: str, image: av.VideoFrame) -> str:
+    """Return a note on RGB or gray of 16 bits that uses few of them, such as the values of a sensor of 12 bits as they are."""
+    layout = image.format
+    if layout.components[0].bits != 16 or not (is_rgb(image) or layout.name.startswith(("gray", "ya"))):
+        return ""
+    samples = plane_array(image, 0, layout.bits_per_pixel // 8 if len(image.planes) == 1 else 2)
+    bits = int(np.ascontiguousarray(samples).view(">u2" if layout.is_big_endian else "<u2").max()).bit_length()
+    if not 0 < bits < _LEAST_BITS:
+        return ""
+    return f"{name} uses {bits} of its 16 bits, and is dark: if it was stored so, scale its values first"
 
 
 def probe_stream(

@@ -187,17 +187,9 @@ class ContextSupply:
     """A `Supply` that takes frames from a ring and wraps each in a new `FrameContext`."""
 
     def __init__(self, ring: FrameRing, profiler: Profiler = nullcontext) -> None:
-        self._ring, self._profiler = ring, profiler
-        self.stop = ring.stop
-
-    @property
-    def on_ready(self) -> Callable[[], None]:
-        """The function that the ring calls when it becomes ready."""
-        return self._ring.on_ready
-
-    @on_ready.setter
-    def on_ready(self, call: Callable[[], None]) -> None:
-        self._ring.on_ready = call
+        self._ring, self._profiler, self.stop = ring, profiler, ring.stop
+        self.on_ready: Callable[[], None] = lambda: None
+        ring.on_ready = lambda: self.on_ready()
 
     @property
     def ready(self) -> bool:

@@ -44,7 +44,7 @@ class Stream:
     them (see `StageScheduler`). Frames come out in the order of the source. Without a segmenter they have no segmentation,
     without an overlay nothing is drawn. `profiler` marks the stages for a profiler. Leaving the stream (a context manager)
     closes the source and the sinks, also after an error or `stop`, so that the written files can be read. `realtime`: a file
-    is read at its own rate at most, for outputs that are watched meanwhile.
+    is read at its own rate at most, for outputs that are watched meanwhile. interrupted: whether `stop` was called.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Stream:
             supply = SourceSupply(self._ring, self._frames(), profiler)
         self._scheduler = StageScheduler(supply, stages, workers)
         self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
-        self._interrupted = False
+        self.interrupted = False
         self._wanted: int | None = None
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
@@ -166,7 +166,7 @@ class Stream:
 
     def stop(self) -> None:
         """End early: decoded frames are finished, then the stream ends. May be called from any thread or a signal handler."""
-        self._interrupted = True
+        self.interrupted = True
         if self._pace:
             self._pace.stop()
         self._ring.stop()
@@ -187,11 +187,6 @@ class Stream:
         return self.info.live
 
     @property
-    def interrupted(self) -> bool:
-        """Whether `stop` was called."""
-        return self._interrupted
-
-    @property
     def written(self) -> list[int]:
         """Number of frames written to each sink, in the order of the sinks."""
         return self.sinks.written
@@ -200,7 +195,7 @@ class Stream:
         """Return the statistics of the run so far."""
         notes = notes_of_run(self.source, self.sinks, self.segmenter, self._pace, self.recorder)
         dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
-        return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self._interrupted, notes=notes)
+        return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
 
     def __enter__(self) -> Self:
         return self

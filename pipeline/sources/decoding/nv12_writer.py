@@ -17,7 +17,6 @@ from cliprl.pipeline.core.frame import Plane
 _SPACE_TAG = {"bt601": 6, "bt709": 1, "bt2020": 9}
 _BT2020_PRIMARIES = 9
 _LIMITED_RANGE_TAG = 1
-_LEAST_BITS = 15
 _KNOWN_SPACES = (1, 5, 6, 9, 10)
 
 
@@ -59,18 +58,6 @@ def image_color(image: av.VideoFrame, context: _Tags) -> ColorSpace:
     if space not in _KNOWN_SPACES and (gray or tiff):
         space = _SPACE_TAG["bt709" if gray else "bt601"]
     return _color_from_tags(image.height, space or UNSPECIFIED, range_, primaries, transfer)
-
-
-def depth_note(name: str, image: av.VideoFrame) -> str:
-    """Return a note on RGB or gray of 16 bits that uses few of them, such as the values of a sensor of 12 bits as they are."""
-    layout = image.format
-    if layout.components[0].bits != 16 or not (is_rgb(image) or layout.name.startswith(("gray", "ya"))):
-        return ""
-    samples = plane_array(image, 0, layout.bits_per_pixel // 8 if len(image.planes) == 1 else 2)
-    bits = int(np.ascontiguousarray(samples).view(">u2" if layout.is_big_endian else "<u2").max()).bit_length()
-    if not 0 < bits < _LEAST_BITS:
-        return ""
-    return f"{name} uses {bits} of its 16 bits, and is dark: if it was stored so, scale its values first"
 
 
 class RgbWriter:

@@ -19,7 +19,7 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding.conform import Conformer
 from cliprl.pipeline.sources.decoding.decode import DEFAULT_RATE
-from cliprl.pipeline.sources.decoding.nv12_writer import depth_note, image_color
+from cliprl.pipeline.sources.decoding.nv12_writer import image_color
 from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
 from cliprl.pipeline.sources.images.image_names import image_files
 from cliprl.pipeline.sources.images.stills import (
@@ -31,6 +31,7 @@ from cliprl.pipeline.sources.images.stills import (
     pages_of_tiff,
     without_libav,
 )
+from cliprl.pipeline.sources.probe import depth_note
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
 # Square pixels are often stored as two rounded numbers of dots per meter.
