@@ -39,7 +39,8 @@ class NetworkConfig(SettingsSection):
     `tower` is the image backbone: an open_clip model by name (ViT-B-16) or by a file that describes it (model.json), with its
     own text encoder; or a timm model, with a text encoder of `embedding`, `text_width`, `text_layers` and `context`.
     `weights` is "" (random), "efficientnet-lite0", an open_clip tag, or the path of a checkpoint (see `weights.py`).
-    `start` is the folder of an earlier run, whose trained base replaces these weights; its classes may be others ("" = none).
+    `start` is the folder of an earlier run or a bundle, whose trained base replaces these weights; its classes may be others
+    ("" = none).
     The first `frozen_stages` of the backbone's four stages are not trained; a stage of a transformer is a quarter of its
     blocks. `decoder` is "pyramid", the light one, or "fused", of full convolutions (see `decoder.py`); `pyramid` and `features`
     are its widths, `policy` is the refiner's.

@@ -73,7 +73,7 @@ def check_recipe(recipe: Recipe) -> None:
     if start_share and not recipe.network.start:
         raise UsageError(
             f"setting 'supervised.start_share' is {start_share} without network.start: it would average with untrained weights; "
-            "set network.start to the folder of an earlier run, or supervised.start_share=0"
+            "set network.start to the folder of an earlier run or a bundle, or supervised.start_share=0"
         )
     if recipe.contrastive.steps and recipe.contrastive.batch < 2:
         raise UsageError(

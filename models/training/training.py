@@ -35,7 +35,7 @@ from cliprl.models.training.run_datasets import RunDatasets, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.reinforcement import Reinforcement
 from cliprl.models.training.stages.supervised import Supervised
-from cliprl.models.training.start import base_path, describe_base, start_network
+from cliprl.models.training.start import describe_base, find_base, start_network
 from cliprl.models.training.tensorboard import TensorboardLog
 from cliprl.models.training.throughput import ThroughputMeter
 from cliprl.pipeline.sinks.partial_names import try_lock
@@ -70,7 +70,7 @@ def train(recipe: Recipe, folder: Path, callback: TrainingCallback, device: torc
     # Checked before scenes are rendered.
     check_recipe(recipe)
     if recipe.network.start:
-        base_path(recipe.network.start)
+        find_base(recipe.network.start)
     with _run_folder(folder):
         return _train(recipe, folder, callback, device)
 

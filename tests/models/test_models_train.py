@@ -14,8 +14,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from tiny import NETWORK
 from typer.testing import CliRunner
 
@@ -37,7 +39,7 @@ from cliprl.models.training.checkpoint import (
     run_stage,
     save_checkpoint,
 )
-from cliprl.models.training.start import base_path, start_network
+from cliprl.models.training.start import find_base, start_network
 from cliprl.models.training.training import train, training_provenance
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
@@ -170,13 +172,44 @@ def test_a_run_starts_from_the_base_of_another(finished: Path) -> None:
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert (
-        base_path(f"{finished / 'bundle'}") == base_path(f"{finished / 'supervised.pt'}") == finished / "supervised.pt"
+        find_base(f"{finished / 'bundle'}") == find_base(f"{finished / 'supervised.pt'}") == finished / "supervised.pt"
     )
     provenance = training_provenance(recipe)
     assert re.fullmatch(r"the base of an earlier run, supervised\.pt, SHA-256 [0-9a-f]{64}", provenance["start"])
     assert str(finished) not in str(provenance)
     assert "network.start" not in checkpoint_settings(load_recipe(finished_recipe(finished)), "supervised")
     assert checkpoint_settings(recipe, "supervised")["network.start"] == finished.name
+
+
+def test_a_run_starts_from_a_bundle_alone(finished: Path, tmp_path: Path) -> None:
+    """The network computes what the checkpoint's does, at another input size too."""
+    place = shutil.copytree(finished / "bundle", tmp_path / "mine")
+    overrides = [f"network.start={place}", "network.height=96"]
+    recipe = load_recipe(finished_recipe(finished), overrides)
+    torch.manual_seed(5)
+    started = start_network(recipe.network).eval()
+    trained = ClipSegmenter(recipe.network).eval()
+    trained.load_state_dict(read_checkpoint(finished / "supervised.pt")["network"])
+    image = torch.randint(0, 255, (2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        text = class_embeddings(trained, SCENE_CLASSES)
+        torch.testing.assert_close(class_embeddings(started, SCENE_CLASSES), text, rtol=0, atol=1e-3)
+        for own, expected in zip(started(image, text), trained(image, text), strict=True):
+            torch.testing.assert_close(own, expected, rtol=0, atol=1e-3)
+    assert re.fullmatch(
+        r"the base of bundle tiny, encoder\.onnx, SHA-256 [0-9a-f]{64}", training_provenance(recipe)["start"]
+    )
+    assert checkpoint_settings(recipe, "supervised")["network.start"] == "mine"
+
+
+def alter_the_colors(place: Path) -> None:
+    """Change numbers of the encoder that are no weights of the network, and seal the bundle again."""
+    model, bundle = onnx.load(place / "encoder.onnx"), open_bundle(place)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("mean", "deviation"):
+            tensor.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, place / "encoder.onnx")
+    seal_bundle(place, bundle.manifest, bundle.embeddings)
 
 
 @pytest.mark.parametrize(
@@ -186,14 +219,24 @@ def test_a_run_starts_from_the_base_of_another(finished: Path) -> None:
         ("{finished}/again.toml", "", r"is not a whole checkpoint .*: give network\.start another run"),
         ("{finished}/reinforcement.pt", "", "is no checkpoint of a base"),
         ("{finished}", "network.features=16", r"was trained with network\.features=8, here 16: set that"),
-        ("{bundle}", "", "is a bundle without the checkpoints of its training"),
+        ("{bundle}", "network.features=16", r"was trained with network\.features=8, here 16: set that"),
+        ("{silent}", "", "is a bundle without a text network: give the folder of the run that made it"),
+        ("{altered}", "", r"can't be read back: the features of encoder\.onnx differ by .*, not at most 0\.001"),
     ],
 )
 def test_a_start_that_does_not_fit_is_one_line(
     finished: Path, tmp_path: Path, start: str, override: str, complaint: str
 ) -> None:
     shutil.copytree(finished / "bundle", bundle := tmp_path / "bundle")
-    overrides = [f"network.start={start.format(finished=finished, bundle=bundle)}", *filter(None, [override])]
+    silent, altered = tmp_path / "silent", tmp_path / "altered"
+    if start == "{silent}":
+        shutil.copytree(bundle, silent)
+        opened = open_bundle(silent)
+        seal_bundle(silent, replace(opened.manifest, text=None), opened.embeddings)
+    if start == "{altered}":
+        alter_the_colors(shutil.copytree(bundle, altered))
+    places = {"finished": finished, "bundle": bundle, "silent": silent, "altered": altered}
+    overrides = [f"network.start={start.format(**places)}", *filter(None, [override])]
     with pytest.raises(CliprlError, match=complaint) as error:
         start_network(load_recipe(finished_recipe(finished), overrides).network)
     assert "\n" not in str(error.value)
