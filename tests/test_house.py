@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -226,3 +227,40 @@ def test_the_light_install_names_no_heavy_package() -> None:
     light = [line for line in requires("cliprl") or [] if "extra ==" not in line]
     assert light
     assert not any(line.split(">")[0].split("=")[0].strip().lower() in OPTIONAL for line in light)
+
+
+def run_at_import(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that run when a module is imported; those in functions, `try` and `with` may be of packages that are missing."""
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) != "TYPE_CHECKING":
+            yield from run_at_import([*node.body, *node.orelse])
+        elif isinstance(node, ast.ClassDef):
+            yield from run_at_import(node.body)
+
+
+def test_commands_start_with_the_light_install() -> None:
+    """Each command imports its own packages, and those of all data sets, sources, sinks and measurements, at its start."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    light = {re.split("[<>=!~]", line)[0].replace("-", "_") for line in project["dependencies"]}
+    light = light - {"opencv_python_headless", "pillow"} | {"cv2", "PIL", *sys.stdlib_module_names, "__future__"}
+    known = modules()
+    found = ("cliprl.bench.commands.", "cliprl.models.data.sets.", "cliprl.pipeline.sources.", "cliprl.pipeline.sinks.")
+    waiting = [entry.split(":")[0] for entry in project["scripts"].values()]
+    waiting += [name for name in known if name.startswith(found)]
+    seen = set[str]()
+    while waiting:
+        parts = waiting.pop().split(".")
+        for name in (".".join(parts[:end]) for end in range(2, len(parts) + 1)):
+            if name in seen or name not in known:
+                continue
+            seen.add(name)
+            for node in run_at_import(ast.parse(known[name].read_text(encoding="utf-8")).body):
+                targets = [alias.name for alias in node.names]
+                if isinstance(node, ast.ImportFrom):
+                    targets = [str(node.module), *(f"{node.module}.{target}" for target in targets)]
+                waiting += targets
+                for package in {target.split(".")[0] for target in targets} - {"cliprl"}:
+                    assert package in light, f"{name} imports {package}, which is in no dependency"
+    assert len(seen) > 300
