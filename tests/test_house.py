@@ -230,7 +230,7 @@ def test_the_light_install_names_no_heavy_package() -> None:
 
 
 def run_at_import(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports that run when a module is imported; those in functions, `try` and `with` may be of packages that are missing."""
+    """The imports that run when a module is imported; those in functions, `try` and `with` may fail."""
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node

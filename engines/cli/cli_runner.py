@@ -20,6 +20,7 @@ from rich.console import Console
 from cliprl.engines.backends.engine import LogFunction
 from cliprl.engines.cli.command_line import check_values, describe_misuse
 from cliprl.engines.cli.loading import current_folder_hidden, end_with
+from cliprl.engines.cli.missing_package import missing_package_message
 from cliprl.engines.cli.signals import ENDING, ending_at_once
 from cliprl.engines.errors import CliprlError
 
@@ -100,6 +101,8 @@ def _run(app: typer.Typer, program: str) -> int:
     except MemoryError as error:
         return _complain(program, f"too little memory{_detail(error)}: {_MORE_MEMORY}", 1)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (message := missing_package_message(error)):
+            return _complain(program, message, MISUSE)
         number = getattr(error, "errno", None)
         if number == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY):
             return _complain(program, f"too little memory: {_MORE_MEMORY}", 1)

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.cli.extra import train_extra
 from cliprl.models.cli.tune import tune_command
 
 
@@ -53,16 +52,14 @@ def train_command(
     An interrupted run resumes from its last checkpoint when it is started again with the same OUT. OUT/logs is for
     TensorBoard. On several GPUs or machines: torchrun --nproc-per-node N -m cliprl.models.cli.train RECIPE ...
     """
-    with train_extra():
-        from cliprl.models.config.load import load_recipe
+    from cliprl.models.config.load import load_recipe
 
     chosen, folder = load_recipe(recipe, set_ or ()), out or Path("runs") / Path(recipe).stem
-    with train_extra():
-        import torch
+    import torch
 
-        from cliprl.models.training.callbacks import ProgressDisplay
-        from cliprl.models.training.parallel import launch, process_rank
-        from cliprl.models.training.training import train as run
+    from cliprl.models.training.callbacks import ProgressDisplay
+    from cliprl.models.training.parallel import launch, process_rank
+    from cliprl.models.training.training import train as run
 
     if threads:
         torch.set_num_threads(threads)

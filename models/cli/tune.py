@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cliprl.engines.cli.cli_runner import error_console
-from cliprl.models.cli.extra import train_extra
 
 
 def tune_command(
@@ -38,12 +37,11 @@ def tune_command(
     A fifth of the frames, in blocks, is held out. The new bundle is written only if instrument IoU on them does not fall and no
     score of old data falls by more than 1 point; the table of both is printed. Old data: rendered scenes, and data.sets.
     """
-    with train_extra():
-        import torch
+    import torch
 
-        from cliprl.models.config.load import load_tune_config
-        from cliprl.models.training.callbacks import ProgressDisplay
-        from cliprl.models.tuning.tune import TuneOptions, tune
+    from cliprl.models.config.load import load_tune_config
+    from cliprl.models.training.callbacks import ProgressDisplay
+    from cliprl.models.tuning.tune import TuneOptions, tune
 
     config = load_tune_config(set_ or ())
     if threads:

@@ -21,6 +21,7 @@ from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli import commands
 from cliprl.engines.cli import main as cli
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.missing_package import missing_package_message
 from cliprl.engines.onnx import nncf_int8
 from cliprl.engines.selection import accuracy_gate
 
@@ -259,3 +260,18 @@ def test_misuse_is_one_line(
     assert error.startswith("cliprl-engine: ")
     for word in words:
         assert word in error
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("torch", "train"), ("open_clip.factory", "train"), ("yaml", "train"), ("ray", "archive"), ("sdl2", "window")],
+)
+def test_a_package_that_is_missing_names_its_extra(module: str, extra: str) -> None:
+    message = missing_package_message(ModuleNotFoundError(name=module))
+    assert message.endswith(f"which is not installed: pip install 'cliprl[{extra}]'")
+
+
+def test_only_modules_of_packages_can_be_installed() -> None:
+    assert missing_package_message(ModuleNotFoundError(name="of_no_extra")).endswith("pip install of_no_extra")
+    for module in ("cliprl.models.gone", "lzma", "_ctypes", ""):
+        assert missing_package_message(ModuleNotFoundError(name=module)) == ""

@@ -383,7 +383,9 @@ def test_two_trainings_in_one_folder_are_refused(recipe_file: Path, tmp_path: Pa
 def test_a_missing_package_names_the_extra(package: str) -> None:
     done = trained("small", without=package)
     assert done.returncode == 2
-    assert done.stderr.strip() == f"cliprl-train: training needs the package '{package}': pip install 'cliprl[train]'"
+    assert done.stderr.strip() == (
+        f"cliprl-train: this needs the package '{package}', which is not installed: pip install 'cliprl[train]'"
+    )
 
 
 def test_the_recipe_is_read_before_torch() -> None:
