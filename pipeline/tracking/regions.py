@@ -207,6 +207,7 @@ def _by_shafts(whole: Part) -> list[Part]:
 
 def without_doubles(parts: list[Part], expected: NDArray[np.uint16], tracks: Mapping[int, Track]) -> list[Part]:
     """Where a track enters by several shafts for a while, let it go on with the one that it had."""
+    _give_back(parts, tracks)
     by_key: dict[int, list[Part]] = {}
     for part in parts:
         if part.key and part.cells >= SPLIT_CELLS and tracks[part.key].due:
@@ -219,6 +220,23 @@ def without_doubles(parts: list[Part], expected: NDArray[np.uint16], tracks: Map
             track.doubled = 0
             parts = [part for part in parts if part not in held] + _separated(held, track, expected)
     return parts
+
+
+def _give_back(parts: list[Part], tracks: Mapping[int, Track]) -> None:
+    """Give a piece that enters beside the larger rest of its track, where a hidden one may return, to the one it looks more like.
+
+    An instrument enters once. What returns beside another by a few cells a frame is taken for that one until they part.
+    """
+    shown = {part.key for part in parts}
+    hidden = [track for track in tracks.values() if track.place is not None and track.id and track.key not in shown]
+    for part in parts if hidden else ():
+        rest = [other for other in parts if other.key == part.key and other.cells > part.cells]
+        if not rest or not part.key or part.maps.looks is None or not part.runs or not any(one.runs for one in rest):
+            continue
+        near = [t.key for t in hidden if t.group == part.group and t.is_expected_at(part.mask, part.cells)]
+        if near:
+            look = part.maps.looks.embed(part.mask)
+            part.key = max((tracks[key].likeness(look), key) for key in (part.key, *near))[1]
 
 
 def _are_two(shafts: list[Shaft]) -> bool:

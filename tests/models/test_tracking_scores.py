@@ -70,6 +70,12 @@ def test_an_id_for_two_instruments_and_two_ids_for_one() -> None:
     assert divided["doubled"] == 7
 
 
+def test_frames_with_two_ids_count_for_one_instrument() -> None:
+    truth = boxes((1, 5), (1, 10), (2, 25), (2, 30))
+    first, then = boxes((1, 5), (3, 10), (2, 25), (2, 30)), boxes((1, 5), (1, 10), (2, 25), (4, 30))
+    assert score([(truth, first)] * 4 + [(truth, then)] * 5)["doubled"] == 5
+
+
 def test_returns_count_with_the_id_that_was_there_before() -> None:
     truth, none = boxes((1, 5)), boxes()
     right = score([(truth, boxes((4, 5)))] * 3 + [(none, none)] * 9 + [(truth, boxes((4, 5)))] * 3)

@@ -39,7 +39,8 @@ class SequenceScore:
     # For each pair of an instrument and an id, by their places in the maps above: the sum of F over the frames.
     _boundaries: dict[tuple[int, int], float] = field(default_factory=dict)
     _doubled: int = 0
-    _run: int = 0
+    # For each instrument that has two ids in the last frame: for how many frames.
+    _runs: dict[int, int] = field(default_factory=dict)
 
     def add(self, truth: IdMap, predicted: IdMap) -> None:
         """Score a frame. Truth and prediction have the same size."""
@@ -60,11 +61,11 @@ class SequenceScore:
             pair = int(truths[row]), int(ids[column])
             f = _boundary_f(truth == seen[rows[row]], predicted == found[columns[column]], reach)
             self._boundaries[pair] = self._boundaries.get(pair, 0.0) + f
-        self._run = self._run + 1 if _is_doubled(inner, areas[rows]) else 0
-        self._doubled = max(self._doubled, self._run)
+        self._runs = {one: self._runs.get(one, 0) + 1 for one in truths[_doubled(inner, areas[rows])].tolist()}
+        self._doubled = max(self._doubled, *self._runs.values(), 0)
 
     def result(self) -> Mapping[str, float]:
-        """Return HOTA, DetA, AssA, IDF1, IDSW, J, F, J&F, doubled (longest run of frames with two ids on one), and returns."""
+        """Return HOTA, DetA, AssA, IDF1, IDSW, J, F, J&F, doubled (most frames in a row with two ids on one), and returns."""
         truths, predictions = len(self._truths), len(self._predictions)
         if not truths or not predictions:
             whole = float(truths == predictions)
@@ -138,12 +139,12 @@ def _joint_counts(truth: IdMap, predicted: IdMap) -> tuple[NDArray[np.intp], NDA
     return seen, found, counts.astype(np.float64)
 
 
-def _is_doubled(inner: NDArray[np.float64], areas: NDArray[np.float64]) -> bool:
-    """Whether two ids each hold a tenth of an instrument, and more than they hold of others."""
+def _doubled(inner: NDArray[np.float64], areas: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the instruments of which two ids each hold a tenth, and more than they hold of others: bool (n,)."""
     if not inner.size:
-        return False
-    mine = inner.argmax(axis=0)
-    return any(np.count_nonzero((inner[i] >= 0.1 * areas[i]) & (mine == i)) > 1 for i in range(len(areas)))
+        return np.zeros(len(areas), np.bool_)
+    mine = inner.argmax(axis=0) == np.arange(len(areas))[:, None]
+    return np.asarray(((inner >= 0.1 * areas[:, None]) & mine).sum(axis=1) > 1)
 
 
 def _boundary_f(one: NDArray[np.bool_], other: NDArray[np.bool_], reach: int) -> float:

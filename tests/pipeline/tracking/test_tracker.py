@@ -558,3 +558,15 @@ def test_the_memory_is_bounded_and_diverse() -> None:
         memory.add(look)
     assert len(memory) == CAPACITY
     assert memory.similarity(base / np.linalg.norm(base)) > 0.1
+
+
+def test_one_that_returns_beside_another_has_its_id(scene: Scene) -> None:
+    for _ in range(4):
+        scene.show(left(40, 30), left(20, 40, BLUE))
+    for step in range(8):
+        scene.show(left(40, min(30 + step, 34)))
+    for step in range(10):  # it comes in by a few cells a frame, and touches the other
+        scene.show(left(40, 34), left(step - 3, 40, BLUE))
+    for row in (33, 32, 31, 30, 29):
+        found = scene.show(left(40, row), left(8, 40, BLUE))
+    assert (found.ids[28, 10], found.ids[40, 5]) == (1, 2)
