@@ -18,7 +18,7 @@ from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.overlay.class_statistics import class_statistics
 
-# What is stated after a damaged frame, and for how many seconds: later frames refer to it, until the next key frame.
+# What is stated after a damaged frame, and for how many seconds after the last one that may refer to it.
 _DAMAGE, _DAMAGE_S = "frames arrive damaged: parts of the image may be wrong", 3.0
 
 

@@ -13,8 +13,8 @@ import av
 from cliprl.pipeline.core.thread_policy import codec_threads
 from cliprl.pipeline.sources.decoding.codec_change import CodecWatch, successor
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxer
-from cliprl.pipeline.sources.decoding.h264_reordering import h264_reordering
-from cliprl.pipeline.sources.decoding.low_latency import ParserBypass
+from cliprl.pipeline.sources.decoding.h264_headers import h264_reordering
+from cliprl.pipeline.sources.decoding.low_latency import LiveDamage, ParserBypass
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.timeline import WITHOUT_PRESENTATION_TIMES, Timeline
 
@@ -62,12 +62,13 @@ class PresentationClock:
         return self._last + max(int(step), 1)
 
     def _counted(self, index: int) -> int:
-        rate = f"{float(self._rate):g} FPS"
         if self._last is None:
-            self._note("none", f"the file has no times: frames are timed at {rate}")
             return 0
-        if "none" not in self.notes:
-            self._note("some", f"frame {index} has no time: it and others like it follow the frame before at {rate}")
+        others = f"frame {index} has no time: it and others like it follow the frame before"
+        what = (
+            "the file has no times: frames are timed" if index == 1 else others
+        )  # the first alone may lack one in RTSP
+        self._note("none", f"{what} at {float(self._rate):g} FPS")
         self._since += 1
         return max(self._anchor + round(self._since * self._step), self._last + 1)
 
@@ -136,7 +137,10 @@ class EncryptedPacketError(Exception):
 
 
 class Decoded(NamedTuple):
-    """A frame, its presentation time, and whether it was decoded with errors or comes right after a lost one."""
+    """A frame, its presentation time, and whether it was decoded with errors or comes right after a lost one.
+
+    In a live stream also whether it may refer to such a frame.
+    """
 
     image: av.VideoFrame
     pts: int | None
@@ -182,9 +186,8 @@ class PacketDecoder:
         self._ready: deque[av.VideoFrame] = deque()
         self._suspect: set[int] = set()
         # Segments arrive whole or not at all. Counters of packets that begin anew in each are no loss.
-        self._may_lose = container.format.name != "hls"
-        self._after_loss = False
-        self._drained = False
+        self._may_lose, self._after_loss, self._drained = container.format.name != "hls", False, False
+        self._damage = LiveDamage(stream.codec_context)
         self._failure: Exception | None = None
         self.corrupt = self.lost = self.packets = self.images = 0
 
@@ -236,10 +239,9 @@ class PacketDecoder:
         packet, broken = reader.take()
         if broken:
             self.context.flush_buffers()
-            self._suspect.clear()
+            self._damage.restart()
             self._order.restart()
-        if packet is None:
-            self._failure = reader.failure
+        self._failure = reader.failure if packet is None else None
         return packet
 
     def _demux(self) -> Packet | None:
@@ -256,7 +258,8 @@ class PacketDecoder:
         if packet.has_sidedata("encryption_info"):
             raise EncryptedPacketError
         self._order.sent(packet)
-        if packet.is_corrupt and packet.pts is not None and self._may_lose:
+        is_lost = self._live and self._damage.is_after_loss(packet, self.context.name)
+        if packet.pts is not None and (is_lost or (packet.is_corrupt and self._may_lose)):
             self._suspect.add(packet.pts)
 
     def _decode(self, packet: Packet | None) -> None:
@@ -284,7 +287,9 @@ class PacketDecoder:
     def _judge(self, image: av.VideoFrame) -> Decoded:
         corrupt = image.is_corrupt or image.pts in self._suspect
         self._suspect.discard(image.pts)
-        self.corrupt += corrupt
         damaged, self._after_loss = corrupt or self._after_loss, False
+        if self._live:
+            corrupt = damaged = self._damage.spreads(is_key=image.key_frame, damaged=damaged)
+        self.corrupt += corrupt
         pts = self._order.time(image.pts, is_key=image.key_frame, reorders=self.context.has_b_frames > 0)
         return Decoded(image, pts, damaged)

@@ -1,4 +1,4 @@
-"""Decoding of live frames without libav's parser, which delays each until the next one begins."""
+"""Decoding of live frames: without libav's parser, which delays each until the next one begins; which ones are damaged."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from typing import Any
 
 from av.container import Flags, InputContainer
 
-# libav's options for live inputs, and seconds to open one and to wait for each packet.
+from cliprl.pipeline.sources.decoding.h264_headers import LossWatch
+
+# libav's options for live inputs, and seconds to open one and to wait for each packet. With "nobuffer" libav would drop what it
+# has read to analyze the stream: many senders begin with a key frame, and the next one may come 10 s later.
 TIMEOUT = (10.0, 10.0)
-QUICK = {"fflags": "nobuffer", "analyzeduration": "1000000"}
+QUICK = {"analyzeduration": "1000000"}
 # Options for inputs whose packets hold whole frames: without the parser. RTP packets hold parts of one.
-WITHOUT_PARSER = QUICK | {"fflags": "nobuffer+noparse"}
+WITHOUT_PARSER = QUICK | {"fflags": "noparse"}
 _NO_PARSE: Any = Flags.no_parse.value
+# Frames after a damaged one that count as damaged at most: until a key frame, which some streams do not have.
+_LONGEST_GROUP = 300
 _START = b"\0\0\1"
 # Units with a slice's header: a slice, partition A of one, a slice of a key frame (ITU-T H.264, table 7-1).
 _SLICES = (1, 2, 5)
@@ -71,3 +76,32 @@ class ParserBypass:
         """Return to the parser from the next packet on."""
         if self.is_on:
             self._container.flags &= ~_NO_PARSE
+
+
+class LiveDamage:
+    """Tells which frames of a live stream may be wrong after a loss: those up to the next key frame.
+
+    The first frame of a connection leaves no others in doubt: what is missing before it is not lost.
+    """
+
+    def __init__(self, context: Any) -> None:
+        data = context.extradata or b""
+        has_start_codes = not data.startswith(b"\1")
+        self._losses = LossWatch(data if context.name == "h264" else b"") if has_start_codes else None
+        self._left: int | None = None
+
+    def restart(self) -> None:
+        """The decoder was emptied: what comes next begins with a key frame, if there are any."""
+        self._left = None
+        if self._losses:
+            self._losses.restart()
+
+    def is_after_loss(self, packet: Any, codec: str) -> bool:
+        """Return whether a packet for the decoder of a codec lacks a part, or follows a lost one."""
+        return codec == "h264" and self._losses is not None and self._losses.is_after_loss(bytes(packet))
+
+    def spreads(self, *, is_key: bool, damaged: bool) -> bool:
+        """Return whether the next frame may be wrong; `damaged`: it is damaged itself."""
+        left = 0 if is_key or self._left is None else max(self._left - 1, 0)
+        self._left = _LONGEST_GROUP if damaged and self._left is not None else left
+        return damaged or self._left > 0

@@ -20,7 +20,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.sources.decoding.decode import PresentationClock
-from cliprl.pipeline.sources.decoding.h264_reordering import h264_reordering
+from cliprl.pipeline.sources.decoding.h264_headers import h264_reordering
 from cliprl.pipeline.sources.decoding.timeline import Timeline
 
 VIDEO, AUDIO = 0, 1

@@ -1,0 +1,224 @@
+"""What the headers of H.264 tell: by how many frames its encoder reorders, and where frames or slices are lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+# Profiles whose settings also describe the chroma format (ITU-T H.264, 7.3.2.1.1).
+_HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
+# Types of units: a slice (of a key frame, which refers to no other), the sequence's settings.
+_SLICES, _KEY_SLICE, _SETTINGS = (1, 5), 5, 7
+_START = b"\0\0\1"
+# Bytes that hold the part of a slice's header that is read. Frames after which the slices of a sender are taken for fixed.
+_HEADER, _STEADY = 24, 25
+_EXTENDED_ASPECT = 255
+_MP4_VERSION = b"\x01"  # the first byte of the extra data of MP4; data with start codes begins with 0
+
+
+def h264_reordering(context: Any) -> int:
+    """Return `max_num_reorder_frames` of a codec context's extra data; 0 where it states none, and for other codecs."""
+    extradata = context.extradata if context.name == "h264" else None
+    for unit in _units(extradata or b""):
+        if unit and unit[0] & 0x1F == _SETTINGS:
+            try:
+                return _Settings(unit[1:]).reordering()
+            except (IndexError, ValueError):  # cut off
+                return 0
+    return 0
+
+
+class LossWatch:
+    """Finds lost frames and slices of H.264 with start codes, which decoders replace without an error.
+
+    Frames to which others refer are numbered. Some senders begin the slices of all frames at the same places.
+    """
+
+    def __init__(self, extradata: bytes | None) -> None:
+        self._bits = 0  # of a frame's number; 0: unknown, or numbers may be left out
+        self._last: int | None = None
+        self._places: tuple[int, ...] = ()
+        self._steady = 0
+        for unit in _units(extradata or b""):
+            if unit and unit[0] & 0x1F == _SETTINGS:
+                self._configure(unit)
+
+    def restart(self) -> None:
+        """Packets were left out on purpose."""
+        self._last, self._steady = None, 0
+
+    def is_after_loss(self, data: bytes) -> bool:
+        """Return whether a frame lacks slices, or follows a lost frame to which others refer. Frames come in decoding order."""
+        places, is_lost, at = [], False, data.find(_START)
+        while 0 <= at < len(data) - 4:
+            at += len(_START)
+            kind = data[at] & 0x1F
+            if kind == _SETTINGS:
+                self._configure(data[at : data.find(_START, at) if data.find(_START, at) > 0 else len(data)])
+            elif kind in _SLICES:
+                with suppress(IndexError):
+                    header = _Bits(data[at + 1 : at + _HEADER])
+                    places.append(header.number())
+                    is_lost |= len(places) == 1 and self._is_gap(data[at], header)
+            at = data.find(_START, at)
+        return bool(places) and (self._lacks_slices(tuple(places)) or is_lost)
+
+    def _configure(self, unit: bytes) -> None:
+        settings = _Settings(unit[1:])
+        with suppress(IndexError, ValueError):
+            settings.reordering()
+        self._bits = 0 if settings.may_leave_out else settings.number_bits
+
+    def _is_gap(self, unit: int, header: _Bits) -> bool:
+        """Return whether the number of a frame is not that of the last frame that others refer to, nor the next."""
+        if not self._bits:
+            return False
+        for _ in range(2):  # the type of the slice, its parameters
+            header.number()
+        number, most = header.value(self._bits), 1 << self._bits
+        ahead = 0 if self._last is None or unit & 0x1F == _KEY_SLICE else (number - self._last) % most
+        is_reference = unit & 0x60
+        self._last = number if is_reference else (number - 1) % most if self._last is None or ahead > 1 else self._last
+        return ahead > 1
+
+    def _lacks_slices(self, places: tuple[int, ...]) -> bool:
+        usual, self._places = self._places, places
+        lacks = self._steady >= _STEADY and set(places) < set(usual)
+        self._steady = self._steady + 1 if places == usual else 0
+        return lacks
+
+
+def _units(extradata: bytes) -> Iterator[bytes]:
+    """Yield the NAL units of H.264 extra data: of MP4 (ISO/IEC 14496-15, 5.3.3.1.2) those of the sequence, else all."""
+    if extradata[:1] != _MP4_VERSION:
+        yield from re.split(rb"\x00\x00\x01", extradata)  # start codes
+        return
+    at = 6
+    for _ in range(extradata[5] & 0x1F if len(extradata) > at else 0):
+        start, size = at + 2, int.from_bytes(extradata[at : at + 2], "big")
+        at = start + size
+        yield extradata[start:at]
+
+
+class _Bits:
+    """Reads the fields of a unit in order, after its first byte."""
+
+    def __init__(self, data: bytes) -> None:
+        plain = data.replace(b"\0\0\3", b"\0\0")  # without emulation prevention
+        self._bits = "".join(f"{byte:08b}" for byte in plain)
+        self._at = 0
+
+    def value(self, bits: int) -> int:
+        """Return the number that the next `bits` bits are. Raises IndexError behind the end."""
+        self._at += bits
+        if self._at > len(self._bits):
+            raise IndexError
+        return int(self._bits[self._at - bits : self._at], 2)
+
+    def number(self) -> int:
+        """Return an unsigned Exp-Golomb number; a signed one takes the same bits."""
+        zeros = 0
+        while not self.value(1):
+            zeros += 1
+        return (1 << zeros) - 1 + (self.value(zeros) if zeros else 0)
+
+
+class _Settings(_Bits):
+    """Reads the fields of a sequence parameter set in order (ITU-T H.264, 7.3.2.1.1 and E.1.1).
+
+    `number_bits` are those of a frame's number, 0 where they are not known; `may_leave_out`: numbers may be left out.
+    """
+
+    number_bits, may_leave_out = 0, False
+
+    def _skip(self, bits: int) -> None:
+        self._at += bits
+
+    def _flag(self) -> bool:
+        return bool(self.value(1))
+
+    def _numbers(self, count: int) -> None:
+        for _ in range(count):
+            self.number()
+
+    def reordering(self) -> int:
+        """Return the number of reordered frames; 0 if the settings do not state it."""
+        profile = self.value(8)
+        self._skip(16)
+        self.number()
+        has_planes = profile in _HIGH_PROFILES and self._has_planes()
+        number_bits = self.number() + 4
+        self._order_count()
+        self.number()
+        self.may_leave_out = self._flag()
+        self.number_bits = 0 if has_planes else number_bits
+        self._numbers(2)
+        if not self._flag():  # fields
+            self._skip(1)
+        self._skip(1)
+        if self._flag():  # cropping
+            self._numbers(4)
+        return self._usability() if self._flag() else 0
+
+    def _has_planes(self) -> bool:
+        """Read the chroma format, and return whether the colors are coded apart."""
+        chroma = self.number()
+        has_planes = chroma == 3 and self._flag()
+        self._numbers(2)
+        self._skip(1)
+        if self._flag():
+            for number in range(12 if chroma == 3 else 8):
+                if self._flag():
+                    self._scaling_list(16 if number < 6 else 64)
+        return has_planes
+
+    def _scaling_list(self, size: int) -> None:
+        last = following = 8
+        for _ in range(size):
+            if following:
+                code = self.number()
+                following = (last + (code + 1) // 2 * (1 if code % 2 else -1)) % 256
+            last = following or last
+
+    def _order_count(self) -> None:
+        kind = self.number()
+        if kind == 0:
+            self.number()
+        elif kind == 1:
+            self._skip(1)
+            self._numbers(2)
+            self._numbers(self.number())
+
+    def _usability(self) -> int:
+        if self._flag() and self.value(8) == _EXTENDED_ASPECT:
+            self._skip(32)
+        if self._flag():  # overscan
+            self._skip(1)
+        if self._flag():  # colors
+            self._skip(4)
+            if self._flag():
+                self._skip(24)
+        if self._flag():  # position of chroma
+            self._numbers(2)
+        if self._flag():  # rate
+            self._skip(65)
+        buffers = [self._buffer() for _ in range(2)]
+        self._skip(any(buffers) + 1)
+        if not self._flag():
+            return 0
+        self._skip(1)
+        self._numbers(4)
+        return self.number()
+
+    def _buffer(self) -> bool:
+        if not self._flag():
+            return False
+        count = self.number() + 1
+        self._skip(8)
+        for _ in range(count):
+            self._numbers(2)
+            self._skip(1)
+        self._skip(20)
+        return True
