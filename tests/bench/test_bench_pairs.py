@@ -29,7 +29,8 @@ from cliprl.bench.harness.timing import BenchJob, LogFunction, Runner, TaskOutco
 from cliprl.bench.peers import all_peers
 from cliprl.bench.peers.baseline_loop import Image
 from cliprl.bench.peers.nth_frame import EveryNthFrame
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, open_bundle
+from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
 from cliprl.pipeline import open_source
 from cliprl.pipeline.core.statistics import STAGES
 
@@ -143,6 +144,15 @@ def test_labels_of_two_checkouts_are_compared_frame_by_frame() -> None:
     assert checkout.agreement(one, other) == [100.0, 75.0]
     with pytest.raises(CliprlError, match="input size"):
         checkout.agreement(one, other[:, :2])
+
+
+def test_a_bundle_for_both_checkouts_has_no_confidence(tmp_path: Path) -> None:
+    shipped = open_bundle("small")
+    bundle = open_bundle(checkout.bundle_for_both(ROOT, "small", tmp_path / "named"))
+    assert shipped.confidence is not None
+    assert bundle.confidence is None
+    assert bundle.manifest.hashes == {k: v for k, v in shipped.manifest.hashes.items() if k != CONFIDENCE_FILE}
+    assert open_bundle(checkout.bundle_for_both(ROOT, str(shipped.path), tmp_path / "folder")).confidence is None
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from cliprl.bench.harness.timing import BenchJob, Runner, TaskOutcome
 from cliprl.engines import CliprlError, UsageError
+from cliprl.engines.bundle.confidence import CONFIDENCE_FILE
+from cliprl.engines.bundle.manifest import MANIFEST, sealed_text
 
 NAME = "baseline"
 ROOMS = ("engines", "pipeline", "models", "bench")
@@ -105,6 +108,20 @@ def prepare_checkout(job: BenchJob, folder: Path) -> Runner:
         return TaskOutcome(int(answer["frames"]), cpu_seconds=answer["cpu"])
 
     return run
+
+
+def bundle_for_both(folder: Path, name: str, place: Path) -> Path:
+    """Copy the bundle of an earlier checkout into `place`, so that this one opens it, too.
+
+    It has no confidence, whose form changes. A bundle that is named by its folder is copied from there.
+    """
+    shipped = folder / "engines" / "bundles" / name
+    source = shipped if shipped.is_dir() else Path(name)
+    shutil.copytree(source, place, ignore=shutil.ignore_patterns(CONFIDENCE_FILE))
+    manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
+    manifest["hashes"].pop(CONFIDENCE_FILE, None)
+    (place / MANIFEST).write_text(sealed_text(manifest), encoding="utf-8")
+    return place
 
 
 def same_labels(folder: Path, job: BenchJob) -> list[float]:

@@ -35,11 +35,13 @@ OWN = cliprl_contender.NAME
 RIVALS = ("OpenCV + OpenVINO loop", "ultralytics yolo26n-seg, OpenVINO", "supervision")
 # Heights to which the clip is scaled, and the frames of such a clip; rates are compared with the first one's.
 HEIGHTS, SCALED_FRAMES = (720, 1080, 2160), 100
+SAME_LABELS, SAME_LABELS_OF_ONE_BUNDLE = "labels as the baseline", "labels as the baseline, with its bundle"
 METHOD = {
     "includes": "as `stream`, `peers`, `scale` and `start`, which measure the same at more length",
     "pairs": "two programs take turns, a few seconds each, in processes that stay ready",
     "sizes": f"the clip's first {SCALED_FRAMES} frames, scaled (bicubic) and encoded by x264 beforehand, at each height",
-    "baseline": "an earlier checkout: the ratio of the CPU time of a frame, and the share of cells that have the same label",
+    "baseline": "an earlier checkout: the ratio of the CPU time of a frame, and the share of cells that have the same label, "
+    "also with the earlier checkout's bundle in both",
 }
 
 
@@ -148,12 +150,18 @@ def pair_series(answers: Mapping[str, PairedRounds]) -> list[Series]:
 def _same_labels(
     folder: Path, job: BenchJob, log: LogFunction, left_out: Callable[[str, Exception], None]
 ) -> list[Series]:
-    log("labels of both checkouts")
-    try:
-        return [Series.of(OWN, "labels as the baseline", "%", [checkout.same_labels(folder, job)])]
-    except Exception as error:
-        left_out("labels as the baseline", error)
-        return []
+    """The share of equal labels, each checkout with its bundle, and both with the baseline's: then only the code differs."""
+    found = []
+    with tempfile.TemporaryDirectory() as place:
+        for name in (SAME_LABELS, SAME_LABELS_OF_ONE_BUNDLE):
+            log(name)
+            try:
+                if name == SAME_LABELS_OF_ONE_BUNDLE:
+                    job = replace(job, bundle=str(checkout.bundle_for_both(folder, job.bundle, Path(place) / "bundle")))
+                found.append(Series.of(OWN, name, "%", [checkout.same_labels(folder, job)]))
+            except Exception as error:
+                left_out(name, error)
+    return found
 
 
 def _sizes(session: ResultSession, job: BenchJob, log: LogFunction, budget: TimeBudget) -> list[Series]:
