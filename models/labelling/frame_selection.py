@@ -84,4 +84,4 @@ def _reason(measure: FrameMeasure, novelty: float, ranks: NDArray[np.float64]) -
         f"unlike the others, distance {novelty:.3f}",
     )
     first = int(ranks.argmax())
-    return f"{texts[first]} (more than {ranks[first]:.0%} of the frames)"
+    return f"{texts[first]} (more than {ranks[first]:.0%} of the others)"

@@ -75,8 +75,8 @@ class ArchiveSummary:
 
     def text(self) -> str:
         """Return the counts in words."""
-        counts = [f"{len(self.done):,} videos done"]
-        counts += [f"{len(self.copies):,} copies"] if self.copies else []
+        counts = [f"{len(self.done):,} {'video' if len(self.done) == 1 else 'videos'} done"]
+        counts += [f"{len(self.copies):,} {'copy' if len(self.copies) == 1 else 'copies'}"] if self.copies else []
         counts += [f"{len(self.failed):,} failed"] if self.failed else []
         waiting = self.videos - len(self.outcomes)
         return ", ".join([*counts, f"{waiting:,} not processed yet"] if waiting else counts)

@@ -107,7 +107,8 @@ def _cut(frame: Frame, view: Viewport) -> tuple[Plane, Plane]:
 class Segmenter:
     """Maps `Frame` to `Segmentation` with the engines of one bundle and the refined logits of the previous frame as a prior.
 
-    Use one segmenter per stream. `steps` is the largest number of refinement steps per frame (None: the bundle's default; 0: no
+    Use one segmenter per stream, and none in a process that was forked (OpenVINO may hang there: multiprocessing's "spawn").
+    `steps` is the largest number of refinement steps per frame (None: the bundle's default; 0: no
     refinement). `budget_ms` limits the time spent on a frame: steps that would end later are left out. `threads` 0 lets the
     networks use half of the cores. `prompts` add or reword classes (see `with_prompts`): "grasper", "thread=suture, stitches
     #FF8800"; a class that is added has a mask only in frames that show it (see `PresenceGate`). `input_size` (height, width) or

@@ -27,7 +27,7 @@ def open_sink(
 
     The registry of sinks and `cliprl-stream --help` list the names. `crf`, `preset` and `threads` are x264's; more than one of
     `encoders` encode a video file at once; `live` chooses the encoder of a network stream. Raises UsageError if the name is of no
-    registered kind, the place can't be written, or the output would replace an input.
+    registered kind, the place can't be written, or the output would replace an input; any other file is replaced.
     """
     name = os.fsdecode(target)
     if not name:

@@ -10,6 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
+from cliprl.engines import UsageError
 from cliprl.pipeline.core.buffers import FrameRing, Policy, RingClosed
 from cliprl.pipeline.core.frame import Frame, FrameContext, Profiler, Stage, StatisticsRecorder
 from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter, OnFrame, Sink, Source, StreamInfo
@@ -44,7 +45,8 @@ class Stream:
     them (see `StageScheduler`). Frames come out in the order of the source. Without a segmenter they have no segmentation,
     without an overlay nothing is drawn. `profiler` marks the stages for a profiler. Leaving the stream (a context manager)
     closes the source and the sinks, also after an error or `stop`, so that the written files can be read. `realtime`: a file
-    is read at its own rate at most, for outputs that are watched meanwhile. interrupted: whether `stop` was called.
+    is read at its own rate at most, for outputs that are watched meanwhile. interrupted: whether `stop` was called. A stream
+    runs once.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Stream:
             supply = SourceSupply(self._ring, self._frames(), profiler)
         self._scheduler = StageScheduler(supply, stages, workers)
         self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
-        self.interrupted = False
+        self.interrupted = self._began = False
         self._wanted: int | None = None
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
@@ -90,6 +92,7 @@ class Stream:
 
         Raises the error of a stage after the sinks were closed.
         """
+        self._check_unused()
         self._wanted = frames if self._ring.policy == "wait" else None
         with self:
             for frame, segmentation in self:
@@ -101,6 +104,8 @@ class Stream:
 
     def __iter__(self) -> Iterator[tuple[Frame, Segmentation | None]]:
         """Yield each written frame with its segmentation; its planes are reused as soon as the next one is requested."""
+        self._check_unused()
+        self._began = True
         with single_threaded():
             if self._has_reader:
                 self._reader.start()
@@ -112,6 +117,10 @@ class Stream:
                     self._ring.release(context.frame)
             finally:
                 self._end()
+
+    def _check_unused(self) -> None:
+        if self._began:
+            raise UsageError("a Stream runs once: make another one, with a source and sinks that are opened anew")
 
     def _read(self) -> None:
         """Decode frames into the ring until the source ends or the stream is stopped."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cliprl.engines import CliprlError
+from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline import (
     Frame,
     FrameContext,
@@ -277,6 +277,18 @@ def test_stop_finishes_what_was_decoded() -> None:
     assert 21 <= summary.frames < 100
     assert sink.pts == [n * 41 for n in range(summary.frames)]
     assert not stage_threads()
+
+
+def test_a_stream_that_ran_keeps_its_outputs(tmp_path: Path) -> None:
+    source = Numbers(3)
+    stream = Stream(source, sinks=[open_sink(tmp_path / "a.mp4", OutputSpec(source.info, ()))])
+    assert stream.run().frames == 3
+    written = (tmp_path / "a.mp4").read_bytes()
+    for again in (stream.run, lambda: next(iter(stream))):
+        with pytest.raises(UsageError, match="a Stream runs once: make another one"):
+            again()
+    assert (tmp_path / "a.mp4").read_bytes() == written
+    assert stream.summary().frames == 3
 
 
 def test_a_number_of_frames_can_be_asked_for() -> None:
