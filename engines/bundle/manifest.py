@@ -54,8 +54,8 @@ class RestorationSpec:
     of the denoising filter, in standard deviations of the noise; `patch` and `search` are the sides of the patches that it
     compares and of the area in which it seeks alike ones, in pixels. light: mean brightness (0..255) that a darker noisy input is
     brightened to; one without that noise is too, if its mean brightness is below `dark`. haze: brightness (0..255) of the
-    darkest tenth above which an input counts as hazy; `clearing` is the share of it that is subtracted. least: a class with less
-    probability than this before refinement is not raised by it.
+    darkest tenth above which an input counts as hazy; `clearing` is the share of it that is subtracted, with `uneven` that of the
+    haze around each pixel. least: a class with less probability than this before refinement is not raised by it.
     note: how the values were chosen.
     """
 
@@ -69,6 +69,7 @@ class RestorationSpec:
     dark: float = 0.0
     patch: int = 5
     search: int = 9
+    uneven: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class _Restoration(_Strict):
     dark: float = Field(default=0.0, ge=0, le=255)
     patch: int = Field(default=5, ge=3, le=15)
     search: int = Field(default=9, ge=3, le=35)
+    uneven: bool = False
 
 
 class _Regions(_Strict):

@@ -36,7 +36,7 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import BaseCapture, FrameScores, score_frames
-from cliprl.models.studies.model_card import Row, card_rows
+from cliprl.models.studies.model_card import NOT_IN_ROWS, Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.segment.decision import segmentation_of
@@ -62,6 +62,7 @@ CHANGES: tuple[dict[str, float], ...] = (
     {"haze": 255.0},
     *({"noise": 0.1} | filter_ for filter_ in FILTERS),
     *({"noise": noise} | FILTERS[0] for noise in (0.05, 0.2)),
+    {"noise": 0.1, "haze": 120.0, "clearing": 0.95, "uneven": True} | FILTERS[0],
 )
 NOTE = "chosen by refiner_gate on the sets for choosing: models/results/refiner-gate.json"
 RESULT = "refiner-gate.json"
@@ -115,7 +116,8 @@ def described(spec: RestorationSpec) -> str:
     """Return in words when an input counts as damaged, and a filter other than the usual one."""
     usual = (spec.patch, spec.search, spec.strength) == (USUAL.patch, USUAL.search, USUAL.strength)
     other = "" if usual else f", filter {spec.patch}/{spec.search} of strength {spec.strength:g}"
-    return f"noise above {spec.noise:g}, brightness below {spec.dark:g}, haze above {spec.haze:g}{other}"
+    local = f", {spec.clearing:g} of the haze around each pixel" if spec.uneven else ""
+    return f"noise above {spec.noise:g}, brightness below {spec.dark:g}, haze above {spec.haze:g}{local}{other}"
 
 
 def design_scores(scores: FrameScores) -> dict[str, Any]:
@@ -169,7 +171,8 @@ def choose_gate(
     rules, opened = load_protocol(protocol), open_bundle(bundle)
     context = study_command.study_context(set_, out)
     rows = list(card_rows(rules, [one.name for one in rules.choosing]))
-    path, key = out / RESULT, {"hashes": dict(opened.manifest.hashes), "every": every}
+    hashes = {name: value for name, value in opened.manifest.hashes.items() if name not in NOT_IN_ROWS}
+    path, key = out / RESULT, {"hashes": hashes, "every": every}
     content = {one.name: study_command.content_of(one, context) for one in rules.choosing}
     if any(content.values()):
         key |= {"content": content}

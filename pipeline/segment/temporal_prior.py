@@ -32,6 +32,8 @@ MEDIAN_OF_NOISE = 6 * 0.6745
 LEAST_INSIDE = 0.05
 # Share of the pixels, the darkest ones, whose brightest is the haze; and the brightness that no haze explains.
 DARKEST, BLACK = 0.1, 30.0
+# For uneven haze: the side, in pixels, of the squares whose darkest pixel counts, and the brightness that no haze explains there.
+VEILED_SIDE, VEILED_BLACK = 9, 10.0
 # The estimate for an input that is not measured: it counts as undamaged.
 UNMEASURED = DamageEstimate(0.0, 255.0, 0.0)
 
@@ -124,6 +126,24 @@ def quantile(values: NDArray[Any], share: float) -> float:
     return float(ordered[low] + (place - low) * (int(ordered[high]) - int(ordered[low])))
 
 
+def subtract_haze(image: NDArray[np.uint8], share: float) -> None:
+    """Subtract `share` of the haze around each pixel from an image uint8 (H, W, 3), in place; what is left fills 0..255.
+
+    The haze is the smoothed brightness of the darkest channel and pixel of small squares, as in the dark channel prior (2009).
+    """
+    lowest, inside = reduce(cv2.min, cv2.split(image)), cv2.threshold(image[..., 1], 0, 255, cv2.THRESH_BINARY)[1]
+    darkest = cv2.erode(cv2.max(lowest, cv2.bitwise_not(inside)), np.ones((VEILED_SIDE, VEILED_SIDE), np.uint8))
+    total, weight = (
+        cv2.GaussianBlur(
+            cv2.resize(plane.astype(np.float32), COMPARED, interpolation=cv2.INTER_AREA), (0, 0), DETAIL_WIDTH
+        )
+        for plane in (cv2.bitwise_and(darkest, inside), inside)
+    )
+    haze = np.maximum(255 * total / np.maximum(weight, 1) - VEILED_BLACK, 0)
+    veil = np.asarray(cv2.resize(share * haze, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))[..., None]
+    image[:] = np.clip((image - veil) * (255 / (255 - veil)) + 0.5, 0, 255)
+
+
 class InputRestoration:
     """Restores damaged network inputs: noise is filtered, a dark input is brightened, and haze is subtracted.
 
@@ -151,6 +171,9 @@ class InputRestoration:
             return False
         if found.haze <= spec.haze:
             return False
+        if spec.uneven:
+            subtract_haze(image, spec.clearing)
+            return True
         veil = round(spec.clearing * max(0.0, found.haze - BLACK))
         cv2.convertScaleAbs(np.maximum(image, veil) - np.uint8(veil), image, 255 / (255 - veil))
         return True

@@ -177,14 +177,21 @@ def test_a_share_of_parts_out_of_bounds_is_named(bundle: Path, share: object) ->
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("noise", 0), ("clearing", 1.0), ("haze", 256), ("least", "no"), ("dark", -1), ("search", 99)]
+    ("field", "value"),
+    [("noise", 0), ("clearing", 1.0), ("haze", 256), ("least", "no"), ("dark", -1), ("search", 99), ("uneven", "no")],
 )
 def test_a_restoration_out_of_bounds_is_named(bundle: Path, field: str, value: object) -> None:
     spec = {"noise": 0.03, "strength": 0.8, "light": 100, "haze": 80, "clearing": 0.5, "least": 0.05}
     edit(bundle, restoration=spec)
     opened = open_bundle(bundle)
     assert opened.manifest.restoration is not None
-    assert asdict(opened.manifest.restoration) == spec | {"note": "", "dark": 0.0, "patch": 5, "search": 9}
+    assert asdict(opened.manifest.restoration) == spec | {
+        "note": "",
+        "dark": 0.0,
+        "patch": 5,
+        "search": 9,
+        "uneven": False,
+    }
     edit(bundle, restoration=spec | {field: value})
     with pytest.raises(BundleError) as caught:
         open_bundle(bundle)

@@ -67,6 +67,32 @@ def test_a_restored_input_is_nearer_to_the_clear_one(kind: str) -> None:
     assert np.abs(image - clear).mean() < 0.6 * before
 
 
+def smoky(image: Image) -> Image:
+    """A cloud over one half, as dense as smoke gets; none over the other."""
+    share = 0.8 / (1 + np.exp((np.arange(image.shape[1]) - image.shape[1] / 2) / 20))[None, :, None]
+    return np.clip(image * (1 - share) + 215 * share, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("border", [0, 40])
+def test_a_cloud_is_cleared_where_it_is(border: int) -> None:
+    clear = scene()
+    clear[:, :border] = 0
+    image = smoky(clear)
+    image[:, :border] = 0
+    even, uneven = image.copy(), image.copy()
+    for restored_image, spec in ((even, SPEC), (uneven, replace(SPEC, uneven=True))):
+        assert InputRestoration(replace(spec, haze=1.0))(restored_image)
+    before, after_even, after = (np.abs(one - clear.astype(float)).mean() for one in (image, even, uneven))
+    assert after < min(0.7 * before, after_even)
+    assert not uneven[:, :border].any()
+
+
+def test_an_input_as_bright_as_dense_haze_stays_finite() -> None:
+    image = np.full((*SIZE, 3), 255, np.uint8)
+    assert InputRestoration(replace(SPEC, clearing=0.99, uneven=True))(image)
+    assert np.ptp(image) <= 1
+
+
 def test_a_dark_noisy_input_is_brightened() -> None:
     image = damaged(scene(), "darkness")
     InputRestoration(SPEC)(image)
