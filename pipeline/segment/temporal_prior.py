@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cliprl.engines import RestorationSpec
 from cliprl.pipeline.core.segmentation import DamageEstimate
 from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.segment.input_filters import denoise, subtract_haze
 from cliprl.pipeline.segment.refinement import CostEstimate
 from cliprl.pipeline.view.grid_warp import warp_grid
 
@@ -30,10 +31,8 @@ MEASURED = 2
 MEDIAN_OF_NOISE = 6 * 0.6745
 # An input with fewer pixels than this share inside the field of view is not measured.
 LEAST_INSIDE = 0.05
-# Share of the pixels, the darkest ones, whose brightest is the haze; and the brightness that no haze explains.
-DARKEST, BLACK = 0.1, 30.0
-# For uneven haze: the side, in pixels, of the squares whose darkest pixel counts, and the brightness that no haze explains there.
-VEILED_SIDE, VEILED_BLACK = 9, 10.0
+# Share of the pixels, the darkest ones, whose brightest is the haze.
+DARKEST = 0.1
 # The estimate for an input that is not measured: it counts as undamaged.
 UNMEASURED = DamageEstimate(0.0, 255.0, 0.0)
 
@@ -126,24 +125,6 @@ def quantile(values: NDArray[Any], share: float) -> float:
     return float(ordered[low] + (place - low) * (int(ordered[high]) - int(ordered[low])))
 
 
-def subtract_haze(image: NDArray[np.uint8], share: float) -> None:
-    """Subtract `share` of the haze around each pixel from an image uint8 (H, W, 3), in place; what is left fills 0..255.
-
-    The haze is the smoothed brightness of the darkest channel and pixel of small squares, as in the dark channel prior (2009).
-    """
-    lowest, inside = reduce(cv2.min, cv2.split(image)), cv2.threshold(image[..., 1], 0, 255, cv2.THRESH_BINARY)[1]
-    darkest = cv2.erode(cv2.max(lowest, cv2.bitwise_not(inside)), np.ones((VEILED_SIDE, VEILED_SIDE), np.uint8))
-    total, weight = (
-        cv2.GaussianBlur(
-            cv2.resize(plane.astype(np.float32), COMPARED, interpolation=cv2.INTER_AREA), (0, 0), DETAIL_WIDTH
-        )
-        for plane in (cv2.bitwise_and(darkest, inside), inside)
-    )
-    haze = np.maximum(255 * total / np.maximum(weight, 1) - VEILED_BLACK, 0)
-    veil = np.asarray(cv2.resize(share * haze, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))[..., None]
-    image[:] = np.clip((image - veil) * (255 / (255 - veil)) + 0.5, 0, 255)
-
-
 class InputRestoration:
     """Restores damaged network inputs: noise is filtered, a dark input is brightened, and haze is subtracted.
 
@@ -164,19 +145,16 @@ class InputRestoration:
         self.found = None if found is UNMEASURED else found
         if found.noise > spec.noise * found.mean:
             if self._cost.in_time(deadline):
-                self._denoise(image, found)
+                start = time.monotonic()
+                denoise(image, spec, found if self._size in (None, image.shape[:2]) else estimate_damage(image))
+                self._cost.learn(start)
             return True
         if found.mean < spec.dark:
             cv2.convertScaleAbs(image, image, max(1.0, spec.light / found.mean))
-            return False
-        if found.haze <= spec.haze:
-            return False
-        if spec.uneven:
-            subtract_haze(image, spec.clearing)
+        elif found.haze > spec.haze:
+            subtract_haze(image, spec, found.haze)
             return True
-        veil = round(spec.clearing * max(0.0, found.haze - BLACK))
-        cv2.convertScaleAbs(np.maximum(image, veil) - np.uint8(veil), image, 255 / (255 - veil))
-        return True
+        return False
 
     def _reduced(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._size is None or image.shape[0] * image.shape[1] <= self._size[0] * self._size[1]:
@@ -184,13 +162,3 @@ class InputRestoration:
         # As the frame itself is reduced: by halves, then without averaging, so that as much of the noise is left.
         way = cv2.INTER_AREA if image.shape[0] >= 2 * self._size[0] else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(image, self._size[::-1], interpolation=way), np.uint8)
-
-    def _denoise(self, image: NDArray[np.uint8], found: DamageEstimate) -> None:
-        if self._size is not None and image.shape[:2] != self._size:
-            found = estimate_damage(image)
-        start, spec = time.monotonic(), self._spec
-        gain = max(1.0, spec.light / found.mean)
-        strength = spec.strength * found.noise * gain
-        bright = cv2.convertScaleAbs(image, alpha=gain)
-        cv2.fastNlMeansDenoisingColored(bright, image, strength, strength, spec.patch, spec.search)
-        self._cost.learn(start)
