@@ -55,10 +55,14 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
         raise UsageError(f"no recipe '{name_or_path}': {hint} a TOML file, or one of the shipped: {', '.join(shipped)}")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise UsageError(f"{path} is not TOML ({error}): correct it") from error
     for override in overrides:
         apply_override(tree, override)
+    if not tree:
+        raise UsageError(
+            f"{path} has no settings, so that the defaults would be trained: write a setting into it, or name a recipe"
+        )
     try:
         recipe: Recipe = _ADAPTER.validate_python(tree)
     except ValidationError as error:
@@ -104,7 +108,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise UsageError(f"override '{override}' is not of the form a.b=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text
     *parents, last = key.strip().split(".")
     for parent in parents:

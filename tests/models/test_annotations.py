@@ -264,6 +264,11 @@ BAD: dict[str, tuple[str, str, Sequence[str]]] = {
         cvat('<track id="4" label="hok"><polygon frame="3" outside="0" points="1,1;9,1;9,9"/></track>'),
         ["track 4 in frame 3", "'hok'"],
     ),
+    "track frame": (
+        "cvat",
+        cvat(f'<track id="4" label="hook"><polygon frame="{"9" * 5000}" outside="0" points="1,1;9,1;9,9"/></track>'),
+        ["track 4 has a shape in frame '999"],
+    ),
     "brush size": ("labelstudio", tasks(brush(original_width=61)), ["task 12, result 0 of 'a.png'", "61x40"]),
     "brush two sizes": (
         "labelstudio",

@@ -518,6 +518,17 @@ def test_a_text_encoder_of_any_width_is_built() -> None:
         assert network.clip.state_dict()["ln_final.weight"].shape == (width,)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"), [("", "no settings"), ("# none\n", "no settings"), (f"a = {'9' * 5000}", "TOML")]
+)
+def test_a_recipe_without_readable_settings_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        load_recipe(tmp_path / "a.toml")
+    with pytest.raises(UsageError, match=r"supervised\.steps"):
+        load_recipe("small", [f"supervised.steps={'9' * 5000}"])
+
+
 def test_a_mistyped_recipe_is_answered_by_the_nearest_name() -> None:
     with pytest.raises(UsageError, match=r"no recipe 'smal': did you mean small\? Give a TOML file"):
         load_recipe("smal")

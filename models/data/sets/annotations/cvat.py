@@ -15,6 +15,7 @@ from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotatio
 from cliprl.pipeline.sinks.shapes.run_lengths import from_cvat_runs
 
 _SHAPES = ("polygon", "mask")
+_MOST_DIGITS = 19
 _OTHERS = ("box", "polyline", "points", "ellipse", "cuboid", "skeleton")
 
 
@@ -59,9 +60,12 @@ class CvatDataset(AnnotationDataset):
         for shape in track:
             if shape.tag in (*_SHAPES, *_OTHERS) and shape.get("outside") != "1":
                 index = shape.get("frame", "")
-                if not index.isdecimal():
-                    raise CliprlError(f"{self._path}: {item} has a shape in frame '{index}': export the task again")
-                name = f"frame_{int(index):06d}"
+                number = _integer(index)
+                if number is None or number < 0:
+                    raise CliprlError(
+                        f"{self._path}: {item} has a shape in frame '{index[:80]}': export the task again"
+                    )
+                name = f"frame_{number:06d}"
                 frame = found.setdefault(
                     name, AnnotatedFrame(name, f"frame {index}", sequence_of(self._path), self._size)
                 )
@@ -87,8 +91,12 @@ class CvatDataset(AnnotationDataset):
             raise CliprlError(f"{where} has no size: export the task again, with its original_size")
         make = _mask if shape.tag == "mask" else _polygon
         frame.annotations.append(make(label, shape, frame.size, where))
-        z_order = shape.get("z_order", "0")
-        self._order.setdefault(id(frame), []).append(int(z_order) if z_order.lstrip("-").isdecimal() else 0)
+        self._order.setdefault(id(frame), []).append(_integer(shape.get("z_order", "0")) or 0)
+
+
+def _integer(text: str) -> int | None:
+    """Return the integer that a text is; None for any other, and for one of more digits than 64 bits hold."""
+    return int(text) if len(text) < _MOST_DIGITS and text.removeprefix("-").isdecimal() else None
 
 
 def _polygon(label: str, shape: ElementTree.Element, size: tuple[int, int], where: str) -> Annotation:
