@@ -60,13 +60,9 @@ def measure_label_fit(bundle: Bundle, dataset: LabelledDataset) -> LabelFit | No
 
 def label_fit(found: _Mask, truth: _Mask) -> LabelFit:
     """Compare masks bool (N, h, w) of a network with labels."""
-    moves = [best_displacement(*pair) for pair in zip(found, truth, strict=True)]
-    moved = np.sum([move[0] for move in moves], axis=0)
-    down, right = np.median([move[1] for move in moves], axis=0) / found.shape[1:]
+    moved, (down, right) = best_displacement(found, truth)
     undone = {
-        f"displaced by {-100 * right:.0f} % of the width to the right and {-100 * down:.0f} % of the height down": float(
-            moved[0] / max(1, moved[1])
-        ),
+        f"displaced by {round(-100 * right)} % of the width to the right and {round(-100 * down)} % of the height down": moved,
         "inverted": _iou(found, ~truth),
         "mirrored": _iou(found, truth[:, :, ::-1]),
         "upside down": _iou(found, truth[:, ::-1]),
@@ -75,21 +71,29 @@ def label_fit(found: _Mask, truth: _Mask) -> LabelFit:
     return LabelFit(_iou(found, truth), undone)
 
 
-def best_displacement(found: _Mask, truth: _Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return pixels of intersection and union after the best displacement of `truth`, and that displacement (down, right).
+def best_displacement(found: _Mask, truth: _Mask) -> tuple[float, tuple[float, float]]:
+    """Return the IoU after the one best displacement of all masks of `truth`, and that displacement.
 
-    found, truth: bool (h, w). Pixels that leave the image do not count.
+    found, truth: bool (N, h, w). displacement: down and to the right, as shares of height and width. Pixels that leave the image
+    do not count; at least half of all pixels stay inside.
     """
-    height, width = found.shape
+    height, width = found.shape[1:]
     reach = int(_REACH * width)
-    kernel = truth.astype(np.float32)
+    ones = np.ones((height, width), np.bool_)
     overlap, inside = (
-        np.rint(cv2.matchTemplate(np.pad(image.astype(np.float32), reach), kernel, cv2.TM_CCORR)).astype(np.int64)
-        for image in (found, np.ones((height, width)))
+        sum(_correlated(image, mask, reach) for image, mask in zip(images, truth, strict=True))
+        for images in (found, [ones] * len(truth))
     )
-    union = int(found.sum()) + inside - overlap
-    down, right = np.unravel_index(int(np.argmax(overlap / np.maximum(union, 1))), overlap.shape)
-    return np.array([overlap[down, right], union[down, right]]), np.array([down - reach, right - reach])
+    iou = overlap / np.maximum(found.sum() + inside - overlap, 1)
+    iou[2 * inside < truth.sum()] = 0
+    down, right = np.unravel_index(int(np.argmax(iou)), iou.shape)
+    return float(iou[down, right]), (int(down - reach) / height, int(right - reach) / width)
+
+
+def _correlated(image: _Mask, mask: _Mask, reach: int) -> NDArray[np.int64]:
+    """Return the pixels that image and mask share at each displacement of the mask, from -reach to reach on both axes."""
+    padded = np.pad(image.astype(np.float32), reach)
+    return np.rint(cv2.matchTemplate(padded, mask.astype(np.float32), cv2.TM_CCORR)).astype(np.int64)
 
 
 def _reordered_iou(found: _Mask, truth: _Mask) -> float:

@@ -331,6 +331,18 @@ def test_masks_that_are_wrong_in_one_way_are_found(change: Callable[[np.ndarray]
     assert label_fit(masks, masks).fault(15) is None
 
 
+def test_labels_of_what_the_network_missed_are_right() -> None:
+    """Masks at the border, of which the network sees two of three: they are not displaced, wherever those that it missed lie."""
+    truth = np.zeros((12, 72, 96), bool)
+    for index, mask in enumerate(truth):
+        mask[50:, 4 * index : 4 * index + 14] = True
+    found = truth.copy()
+    found[::3] = False
+    fit = label_fit(found, truth)
+    assert fit.iou == pytest.approx(2 / 3)
+    assert fit.fault(1) is None
+
+
 def test_a_poor_network_cannot_call_masks_wrong() -> None:
     assert LabelFit(0.4, {"mirrored": 0.7, "inverted": 0.1}).fault(15) == "mirrored"
     assert LabelFit(0.7, {"mirrored": 0.8}).fault(15) is None
