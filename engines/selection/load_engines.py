@@ -47,7 +47,7 @@ def load_engines(
     The encoder takes `batch` images at a
     time, for work on stored images on a GPU: on a CPU it gains nothing (small, bf16, one core: 8.5 ms an image alone, 8.3 in
     fours, 8.9 in eights), and a stream's frames do not wait for each other.
-    Raises UsageError for a batch below 1, EngineError where nothing can serve, with every reason.
+    Raises UsageError for a batch below 1 and threads below 0, EngineError where nothing can serve, with every reason.
     """
     if batch < 1:
         raise UsageError(f"batch {batch} is no number of images: give 1 or more")
@@ -55,6 +55,10 @@ def load_engines(
     refused = []
     # Compilers of a GPU time kernels on it, so that two at once would disturb each other.
     served = _Served(cache, log, available_cpus() if device == "cpu" else 1)
+    if threads < 0:
+        raise UsageError(
+            f"threads {threads} is negative: give the CPU threads of the networks, or 0 for half of the processors"
+        )
     found = engine_variants(bundle, device, precision, threads, log, batch)
     for variant in _fastest_first(found, served) if precision == AUTO else found:
         try:

@@ -93,6 +93,8 @@ class Stream:
         Raises the error of a stage after the sinks were closed.
         """
         self._check_unused()
+        if frames is not None and frames < 0:
+            raise UsageError(f"frames {frames} is negative: give how many frames to process, or leave it out for all")
         self._wanted = frames if self._ring.policy == "wait" else None
         with self:
             for frame, segmentation in self:

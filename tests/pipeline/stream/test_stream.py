@@ -299,6 +299,15 @@ def test_a_number_of_frames_can_be_asked_for() -> None:
     assert not stage_threads()
 
 
+def test_negative_numbers_are_refused_with_the_remedy() -> None:
+    sink = Collector()
+    with pytest.raises(UsageError, match="frames -1 is negative: give how many frames to process, or leave it out"):
+        Stream(Numbers(3), sinks=[sink]).run(frames=-1)
+    assert not sink.pts
+    with pytest.raises(UsageError, match="threads -1 is negative: give the CPU threads of the networks, or 0"):
+        Segmenter("small", threads=-1)
+
+
 def test_steps_zero_is_the_base_and_more_steps_change_it() -> None:
     """In the dark, on a noisy sensor: on clear frames the shipped policy has little to do."""
     base, refined = Segmenter("small", steps=0), Segmenter("small", steps=3)
