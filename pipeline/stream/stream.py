@@ -105,7 +105,10 @@ class Stream:
         return self.summary()
 
     def __iter__(self) -> Iterator[tuple[Frame, Segmentation | None]]:
-        """Yield each written frame with its segmentation; its planes are reused as soon as the next one is requested."""
+        """Yield each written frame with its segmentation; its planes are reused as soon as the next one is requested.
+
+        Iterate inside `with stream:`, whose end completes the outputs; until then they have their partial names.
+        """
         self._check_unused()
         self._began = True
         with single_threaded():
