@@ -167,8 +167,8 @@ class Segmenter:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        """Run all networks, so that the first frame does not pay for lazy set-up; again where a budget needs a step's time."""
-        for _ in range(1 if self.budget is None else 2):
+        """Run all networks twice where a budget needs the time of a step; otherwise the first frame pays for lazy set-up."""
+        for _ in range(0 if self.budget is None else 2):
             outputs = self._encoder.run({"image": next(self._images), "text": self.bundle.embeddings})
             self._refiner(outputs["features"], outputs["logits"], outputs["logits"])
 

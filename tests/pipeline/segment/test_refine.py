@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cliprl.engines import CompiledBundle, open_bundle
 from cliprl.pipeline.segment import refinement
 from cliprl.pipeline.segment.refinement import RefinementLoop
+from cliprl.pipeline.segment.segmenter import Segmenter
 
 FEATURES = np.zeros((1, 4, 8, 10), np.float32)
 BASE = np.random.default_rng(0).normal(size=(1, 3, 8, 10)).astype(np.float32)
@@ -83,3 +85,18 @@ def test_one_slow_moment_does_not_end_refinement_for_good(clock: Clock) -> None:
     taken = [refiner(FEATURES, BASE, BASE, deadline=clock.now + 0.01).steps for _ in range(400)]
     assert taken[0] == 0
     assert taken[-1] == 1
+
+
+@pytest.mark.parametrize(("budget_ms", "runs"), [(None, 0), (500.0, 2)])
+def test_only_a_budget_runs_networks_before_the_first_frame(clock: Clock, budget_ms: float | None, runs: int) -> None:
+    bundle, seen = open_bundle("small"), list[str]()
+    grid = bundle.manifest.height // bundle.manifest.stride, bundle.manifest.width // bundle.manifest.stride
+
+    class Encoder(AddOne):
+        def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+            seen.append("encoder")
+            return {"features": FEATURES, "logits": np.zeros((1, len(bundle.manifest.classes), *grid), np.float32)}
+
+    engines: Any = CompiledBundle(Encoder(clock), AddOne(clock), {})
+    Segmenter(bundle, engines=engines, budget_ms=budget_ms)
+    assert len(seen) == runs
