@@ -6,7 +6,7 @@ the weight of a linear layer transposed and without its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -31,6 +31,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
     after = {name: node for node in graph.node if node.op_type == "Add" for name in node.input}
     for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in found:
+            # Zeros are left out, and equal tensors are stored under the name of one.
+            bias = found[node.input[2]] if len(node.input) > 2 else torch.zeros(len(found[node.input[1]]))
+            found[f"{node.input[1]}{FOLDED}"] = bias
+            found.setdefault(f"{node.input[1].removesuffix('weight')}bias", bias)
         if node.op_type in ("MatMul", "Gemm") and "." not in node.input[1] and node.input[1] in found:
             added = (
                 node.input[2:]
@@ -53,12 +58,14 @@ def _scale(graph: onnx.GraphProto) -> str:
     return next((name for inputs in products for name in inputs - {"text"}), "")
 
 
-def fill_normalizations(network: nn.Module, folded: Mapping[str, Tensor], *inputs: Tensor) -> None:
+def fill_normalizations(network: nn.Module, folded: Mapping[str, Tensor], *inputs: Tensor) -> set[str]:
     """Give the normalizations of a network what the exporter folded into the convolutions, in one run on `inputs`.
 
     folded: the biases, by name, that `read_weights` returns. The statistics of a normalization are lost; those of this run take
-    their place, and its scale and bias make up for them.
+    their place, and its scale and bias make up for them. Returns the names of the weights that it filled.
     """
+    names = {module: name for name, module in network.named_modules()}
+    filled: set[str] = set()
     made: dict[int, tuple[Tensor, Tensor]] = {}
 
     def remember(bias: Tensor, output: Tensor) -> None:
@@ -71,6 +78,7 @@ def fill_normalizations(network: nn.Module, folded: Mapping[str, Tensor], *input
         module.running_mean, module.running_var = mean, variance
         module.weight.copy_((variance + module.eps).sqrt())
         module.bias.copy_(made[id(values)][1] + mean)
+        filled.update((f"{names[module]}.weight", f"{names[module]}.bias"))
 
     hooks = []
     for name, module in network.named_modules():
@@ -85,3 +93,12 @@ def fill_normalizations(network: nn.Module, folded: Mapping[str, Tensor], *input
     finally:
         for hook in hooks:
             hook.remove()
+    return filled
+
+
+def used_weights(network: nn.Module, outputs: Sequence[Tensor]) -> set[str]:
+    """Return the names of the parameters that `outputs` of a network were computed from."""
+    parameters = dict(network.named_parameters())
+    total = torch.stack([output.sum() for output in outputs]).sum()
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}

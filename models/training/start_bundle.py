@@ -15,7 +15,7 @@ from torch import Tensor
 from cliprl.engines import Bundle, TextEngine, UsageError, compile_engine
 from cliprl.engines.bundle.bundle import ENCODER, TEXT
 from cliprl.models.config.config import NetworkConfig
-from cliprl.models.export.onnx_weights import FOLDED, fill_normalizations, read_weights
+from cliprl.models.export.onnx_weights import FOLDED, fill_normalizations, read_weights, used_weights
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
@@ -50,8 +50,14 @@ def bundle_weights(bundle: Bundle, config: NetworkConfig) -> dict[str, Tensor]:
         network.log_scale.data.fill_(math.log(float(found["scale"]) * math.sqrt(network.channels[1])))
     images, text = torch.from_numpy(probe_images(manifest.height, manifest.width)), torch.from_numpy(bundle.embeddings)
     folded = {name: values for name, values in found.items() if name.endswith(f".weight{FOLDED}")}
-    fill_normalizations(network, folded, images, text)
+    filled = fill_normalizations(network, folded, images, text) | found.keys() | {"log_scale"}
     _check_agreement(network, bundle, images, start)
+    network.requires_grad_(True)
+    outputs = [*network(images[:1], text)[:2], class_embeddings(network, manifest.classes)]
+    if missing := sorted(used_weights(network, outputs) - filled):
+        raise UsageError(
+            f"{start} can't be read back: its ONNX files do not hold {missing[0]}: give the folder of the run that made it"
+        )
     return network.state_dict()
 
 

@@ -27,10 +27,12 @@ from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.export.export import TrainedModel
+from cliprl.models.export.onnx_weights import read_weights
 from cliprl.models.export.placement import SOURCE_HASH
 from cliprl.models.export.probe_images import probe_images
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings, class_prompts
+from cliprl.models.training import start_bundle
 from cliprl.models.training.callbacks import TrainingCallback
 from cliprl.models.training.checkpoint import (
     CheckpointWriter,
@@ -200,6 +202,19 @@ def test_a_run_starts_from_a_bundle_alone(finished: Path, tmp_path: Path) -> Non
         r"the base of bundle tiny, encoder\.onnx, SHA-256 [0-9a-f]{64}", training_provenance(recipe)["start"]
     )
     assert checkpoint_settings(recipe, "supervised")["network.start"] == "mine"
+
+
+def test_a_weight_that_a_bundle_lacks_is_named(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that moves the outputs by less than the tolerance."""
+    place = shutil.copytree(finished / "bundle", tmp_path / "mine")
+    name = next(iter(read_weights(place / "text.onnx").keys() & read_checkpoint(finished / "supervised.pt")["network"]))
+    monkeypatch.setattr(start_bundle, "TOLERANCE", 1e9)
+    monkeypatch.setattr(
+        start_bundle, "read_weights", lambda path: {key: x for key, x in read_weights(path).items() if key != name}
+    )
+    recipe = load_recipe(finished_recipe(finished), [f"network.start={place}"])
+    with pytest.raises(UsageError, match=rf"do not hold {re.escape(name)}: give the folder of the run"):
+        start_network(recipe.network)
 
 
 def alter_the_colors(place: Path) -> None:
