@@ -26,6 +26,7 @@ def test_both_get_the_same_labels(tmp_path: Path, decoder: DecoderKind) -> None:
     """At the size of the export and at another; statistics of batch normalization belong to the weights."""
     torch.manual_seed(0)
     config = NetworkConfig(
+        tower="test_efficientnet",
         weights="",
         decoder=decoder,
         height=64,
