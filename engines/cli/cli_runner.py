@@ -99,7 +99,8 @@ def _run(app: typer.Typer, program: str) -> int:
     except _OutputError as error:
         return _output_lost(program, error)
     except MemoryError as error:
-        return _complain(program, f"too little memory{_detail(error)}: {_MORE_MEMORY}", 1)
+        detail = f" ({error})" if str(error) else ""
+        return _complain(program, f"too little memory{detail}: {_MORE_MEMORY}", 1)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and (message := missing_package_message(error)):
             return _complain(program, message, MISUSE)
@@ -127,10 +128,6 @@ def _has_current_folder() -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _detail(error: BaseException) -> str:
-    return f" ({error})" if str(error) else ""
 
 
 def _open_standard_handles() -> None:

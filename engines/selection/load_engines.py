@@ -51,14 +51,14 @@ def load_engines(
     """
     if batch < 1:
         raise UsageError(f"batch {batch} is no number of images: give 1 or more")
-    cache = cache or EngineCache()
-    refused = []
-    # Compilers of a GPU time kernels on it, so that two at once would disturb each other.
-    served = _Served(cache, log, available_cpus() if device == "cpu" else 1)
     if threads < 0:
         raise UsageError(
             f"threads {threads} is negative: give the CPU threads of the networks, or 0 for half of the processors"
         )
+    cache = cache or EngineCache()
+    refused = []
+    # Compilers of a GPU time kernels on it, so that two at once would disturb each other.
+    served = _Served(cache, log, available_cpus() if device == "cpu" else 1)
     found = engine_variants(bundle, device, precision, threads, log, batch)
     for variant in _fastest_first(found, served) if precision == AUTO else found:
         try:
