@@ -14,7 +14,7 @@ from cliprl.pipeline.core.thread_policy import codec_threads
 from cliprl.pipeline.sources.decoding.codec_change import CodecWatch, successor
 from cliprl.pipeline.sources.decoding.demux import Demuxer, Packet, SharedDemuxer
 from cliprl.pipeline.sources.decoding.h264_headers import h264_reordering
-from cliprl.pipeline.sources.decoding.low_latency import LiveDamage, ParserBypass
+from cliprl.pipeline.sources.decoding.low_latency import LiveDamage, ParserBypass, live_threads
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.timeline import WITHOUT_PRESENTATION_TIMES, Timeline
 
@@ -169,7 +169,9 @@ class PacketDecoder:
     ) -> None:
         self.context = stream.codec_context
         self.context.thread_type = "SLICE" if live else "AUTO"
-        self.context.thread_count = 0 if live else codec_threads(hardware=self.context.is_hwaccel)
+        self.context.thread_count = (
+            live_threads(self.context.name) if live else codec_threads(hardware=self.context.is_hwaccel)
+        )
         self.context.flags |= _UNALIGNED | (_LOW_DELAY | _COPY_OPAQUE if live else _OUTPUT_CORRUPT)
         self.context = wrap(self.context) if wrap else self.context
         self.notes: list[str] = self.context.notes if wrap else []
@@ -270,6 +272,7 @@ class PacketDecoder:
                 self.notes.append(f"the codec changes at frame {self.images}, to {codec}")
             self._undelayed.end()
             self.context = successor(self.context, codec)
+            self.context.thread_count = live_threads(codec) if self._live else self.context.thread_count
         self._send(packet)
 
     def _send(self, packet: Packet | None) -> None:

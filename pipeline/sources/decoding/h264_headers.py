@@ -1,4 +1,4 @@
-"""What the headers of H.264 tell: by how many frames its encoder reorders, and where frames or slices are lost."""
+"""What the headers of H.264 tell: by how many frames its encoder reorders, and where frames are lost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 # Types of units: a slice (of a key frame, which refers to no other), the sequence's settings.
 _SLICES, _KEY_SLICE, _SETTINGS = (1, 5), 5, 7
 _START = b"\0\0\1"
-# Bytes that hold the part of a slice's header that is read. Frames after which the slices of a sender are taken for fixed.
-_HEADER, _STEADY = 24, 25
+# Bytes that hold the part of a slice's header that is read, and the settings.
+_HEADER, _LONGEST_SETTINGS = 24, 1024
 _EXTENDED_ASPECT = 255
 _MP4_VERSION = b"\x01"  # the first byte of the extra data of MP4; data with start codes begins with 0
 
@@ -31,39 +31,32 @@ def h264_reordering(context: Any) -> int:
 
 
 class LossWatch:
-    """Finds lost frames and slices of H.264 with start codes, which decoders replace without an error.
-
-    Frames to which others refer are numbered. Some senders begin the slices of all frames at the same places.
-    """
+    """Finds lost frames of H.264 with start codes, to which others refer, by their numbers. Decoders hide them."""
 
     def __init__(self, extradata: bytes | None) -> None:
         self._bits = 0  # of a frame's number; 0: unknown, or numbers may be left out
         self._last: int | None = None
-        self._places: tuple[int, ...] = ()
-        self._steady = 0
         for unit in _units(extradata or b""):
             if unit and unit[0] & 0x1F == _SETTINGS:
                 self._configure(unit)
 
     def restart(self) -> None:
         """Packets were left out on purpose."""
-        self._last, self._steady = None, 0
+        self._last = None
 
     def is_after_loss(self, data: bytes) -> bool:
-        """Return whether a frame lacks slices, or follows a lost frame to which others refer. Frames come in decoding order."""
-        places, is_lost, at = [], False, data.find(_START)
+        """Return whether a frame follows a lost one to which others refer. Frames come in decoding order."""
+        at = data.find(_START)
         while 0 <= at < len(data) - 4:
             at += len(_START)
             kind = data[at] & 0x1F
-            if kind == _SETTINGS:
-                self._configure(data[at : data.find(_START, at) if data.find(_START, at) > 0 else len(data)])
-            elif kind in _SLICES:
+            if kind in _SLICES:
                 with suppress(IndexError):
-                    header = _Bits(data[at + 1 : at + _HEADER])
-                    places.append(header.number())
-                    is_lost |= len(places) == 1 and self._is_gap(data[at], header)
+                    return self._is_gap(data[at], _Bits(data[at + 1 : at + _HEADER]))
+            if kind == _SETTINGS:
+                self._configure(data[at : at + _LONGEST_SETTINGS])
             at = data.find(_START, at)
-        return bool(places) and (self._lacks_slices(tuple(places)) or is_lost)
+        return False
 
     def _configure(self, unit: bytes) -> None:
         settings = _Settings(unit[1:])
@@ -75,19 +68,13 @@ class LossWatch:
         """Return whether the number of a frame is not that of the last frame that others refer to, nor the next."""
         if not self._bits:
             return False
-        for _ in range(2):  # the type of the slice, its parameters
+        for _ in range(3):  # the place of the slice, its type, its parameters
             header.number()
         number, most = header.value(self._bits), 1 << self._bits
         ahead = 0 if self._last is None or unit & 0x1F == _KEY_SLICE else (number - self._last) % most
         is_reference = unit & 0x60
         self._last = number if is_reference else (number - 1) % most if self._last is None or ahead > 1 else self._last
         return ahead > 1
-
-    def _lacks_slices(self, places: tuple[int, ...]) -> bool:
-        usual, self._places = self._places, places
-        lacks = self._steady >= _STEADY and set(places) < set(usual)
-        self._steady = self._steady + 1 if places == usual else 0
-        return lacks
 
 
 def _units(extradata: bytes) -> Iterator[bytes]:

@@ -52,13 +52,6 @@ def test_a_lost_frame_is_found_by_its_number(name: str) -> None:
         assert [i for i, data in enumerate(frames) if i != lost and watch.is_after_loss(data)] == [lost + 1]
 
 
-def test_a_lost_slice_of_fixed_ones_is_found() -> None:
-    watch, frames = LossWatch(None), [bytes(packet) for packet in coded(STREAMS["slices"])]
-    for index, data in enumerate(frames):
-        cut = data[: data.rfind(b"\0\0\1")] if index == 50 else data
-        assert watch.is_after_loss(cut) == (index == 50)
-
-
 def test_no_damage_of_other_bytes_ends_the_watch() -> None:
     frames = [bytes(packet) for packet in coded(STREAMS["slices"], frames=3)]
     for length in range(len(frames[0])):
@@ -82,6 +75,25 @@ def test_live_frames_are_damaged_until_a_key_frame(lost: int | None, first: int,
         marks = [(round(frame.seconds * 25), frame.damaged) for frame in source]
     assert all(is_damaged == (first <= index <= last) for index, is_damaged in marks)
     assert marks[-1][0] >= 58
+
+
+@pytest.mark.parametrize(("name", "place"), [("slices", 0), ("slices", 2), ("small slices", 1), ("large slices", 1)])
+def test_a_frame_that_lacks_a_part_is_damaged(name: str, place: int, tmp_path: Path) -> None:
+    packets = coded(STREAMS.get(name, {"bf": "0", "x264-params": "slices=4:qp=8"}), frames=24)
+    units = bytes(packets[6]).split(b"\0\0\1")
+    at = [at for at, unit in enumerate(units) if unit and unit[0] & 0x1F == 1][place]
+    quarter = len(units[at]) // 4
+    units[at : at + 1] = [units[at][:quarter] + units[at][-quarter:]] if name == "large slices" else []
+    lacking = av.Packet(b"\0\0\1".join(units))
+    lacking.pts, lacking.dts, lacking.time_base = packets[6].pts, packets[6].dts, packets[6].time_base
+    with av.open(str(tmp_path / "live.ts"), "w") as container:
+        stream: Any = container.add_stream("h264", rate=25)
+        stream.width, stream.height = 96, 96
+        for packet in [*packets[:6], lacking, *packets[7:]]:
+            packet.stream = stream
+            container.mux(packet)
+    with VideoSource(str(tmp_path / "live.ts"), live=True) as source:
+        assert [round(frame.seconds * 25) for frame in source if frame.damaged] == list(range(6, 20))
 
 
 def test_damage_without_key_frames_ends() -> None:
