@@ -52,50 +52,59 @@ class CellMaps:
         return None if self.looks is None else np.asarray(self.looks.colors * 2 + self.tips, np.uint8)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class NearestKeys:
-    """Divides frames that are much like one that was divided: each cell goes to the track of its group that was nearest to it.
+    """Divides frames that are much like one that was divided: each cell goes to the track of its group that was nearest to it."""
 
-    last: uint16 (h, w), the map of keys of that frame. keys: uint16 (groups + 1, h * w), the key of the nearest track of each
-    group, 0 where none was near. cells: how many each key had. awaited: uint8 (h, w), not 0 where a hidden one
-    may return.
-    """
-
-    last: NDArray[np.uint16]
-    keys: NDArray[np.uint16]
-    cells: NDArray[np.intp]
-    awaited: NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, last: NDArray[np.uint16], tracks: Mapping[int, Track], groups: int) -> NearestKeys:
-        """Make it from the map of keys of a frame, whose tracks have groups up to `groups`."""
-        keys, flat = np.zeros((groups + 1, last.size), np.uint16), last.ravel()
-        cells = np.bincount(flat, minlength=max(tracks, default=0) + 1)
-        group_of = np.zeros(len(cells), np.uint8)
-        group_of[list(tracks)] = [track.group for track in tracks.values()]
-        own = group_of.take(last)
-        for group in np.bincount(own.ravel(), minlength=1)[1:].nonzero()[0] + 1:
-            free = (own != group).view(np.uint8)
-            distance, number = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-            (held,) = (own.ravel() == group).nonzero()
-            values = np.zeros(len(held) + 1, np.uint16)
-            values[number.ravel().take(held)] = flat.take(held)
-            keys[group] = (values.take(number) * (distance <= _STEP)).ravel()
-        awaited = [track.around_place() for track in tracks.values() if track.place is not None]
-        return cls(last, keys, cells, reduce(np.bitwise_or, awaited, np.zeros(last.shape, np.uint8)))
+    def __init__(self, last: NDArray[np.uint16], tracks: Mapping[int, Track]) -> None:
+        """Take the map of keys of that frame, (h, w)."""
+        self._last, self._tracks = last, tracks
+        self._held = np.bincount(last.ravel(), minlength=max(tracks, default=0) + 1)
+        self._nearest: dict[int, NDArray[np.uint16]] = {}
 
     def divide(self, groups: NDArray[np.uint8]) -> Divided | None:
         """Divide the cells that have a group (h, w): return their flat indices and keys, or None for another frame."""
-        (cells,) = groups.ravel().nonzero()
-        new = cells[self.last.take(cells) == 0]
-        before = int(self.cells[1:].sum())
+        (cells,) = (groups.ravel() != 0).nonzero()
+        keys, own = self._last.take(cells), groups.ravel().take(cells)
+        new = cells[keys == 0]
+        before = int(self._held[1:].sum())
         if before - len(cells) + 2 * len(new) > _MOVED * before:
             return None
-        if np.count_nonzero(self.awaited.take(new)) > SPLIT_CELLS / 2:
+        if len(new) > SPLIT_CELLS / 2 and np.count_nonzero(self._awaited.take(new)) > SPLIT_CELLS / 2:
             return None
-        keys = self.keys.ravel().take(groups.ravel().take(cells) * np.intp(groups.size) + cells)
-        changes = np.abs(np.bincount(keys, minlength=len(self.cells)) - self.cells)[1:]
-        return None if (changes > np.maximum(_CHANGE * self.cells[1:], SPLIT_CELLS / 2)).any() else (cells, keys)
+        (changed,) = (own != self._group_of.take(keys)).nonzero()
+        for group in np.bincount(own.take(changed)).nonzero()[0].tolist():
+            places = changed[own.take(changed) == group]
+            keys[places] = self._nearest_of(group).take(cells.take(places))
+        changes = np.abs(np.bincount(keys, minlength=len(self._held)) - self._held)[1:]
+        return None if (changes > np.maximum(_CHANGE * self._held[1:], SPLIT_CELLS / 2)).any() else (cells, keys)
+
+    @cached_property
+    def _awaited(self) -> Mask:
+        """uint8 (h, w), not 0 where a hidden instrument may return."""
+        places = [track.around_place() for track in self._tracks.values() if track.place is not None]
+        return reduce(np.bitwise_or, places, np.zeros(self._last.shape, np.uint8))
+
+    @cached_property
+    def _group_of(self) -> NDArray[np.uint8]:
+        """The group of each key."""
+        groups = np.zeros(len(self._held), np.uint8)
+        groups[list(self._tracks)] = [track.group for track in self._tracks.values()]
+        return groups
+
+    def _nearest_of(self, group: int) -> NDArray[np.uint16]:
+        """Return the key of the nearest track of a group at each cell, 0 where none is near: uint16 (h, w)."""
+        if group not in self._nearest:
+            self._nearest[group] = nearest = np.zeros_like(self._last)
+            own = self._group_of.take(self._last) == group
+            box = _box(own.view(np.uint8), math.ceil(_STEP))
+            free = (~own[box]).view(np.uint8)
+            (held,) = (free.ravel() == 0).nonzero()
+            if len(held):
+                distance, number = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
+                values = np.zeros(len(held) + 1, np.uint16)
+                values[number.ravel().take(held)] = self._last[box].ravel().take(held)
+                nearest[box] = values.take(number) * (distance <= _STEP)
+        return self._nearest[group]
 
 
 @lru_cache(maxsize=8)
@@ -134,10 +143,10 @@ def share_cells(
     return Shares(owner, others)
 
 
-def _box(region: Mask) -> tuple[slice, slice]:
-    """Return the rows and columns of a region with one more on each side."""
+def _box(region: Mask, around: int = 1) -> tuple[slice, slice]:
+    """Return the rows and columns of a region with some more on each side."""
     x, y, width, height = cv2.boundingRect(region)
-    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
+    return slice(max(y - around, 0), y + height + around), slice(max(x - around, 0), x + width + around)
 
 
 def _share_box(
@@ -153,9 +162,10 @@ def _share_box(
     first, *rest = tracks
     owner = inside * np.uint16(first)
     if rest:
-        costs = _costs(inside, known, distances, list(tracks.values()), codes)
-        least = costs[..., 0]
-        for key, cost in zip(rest, np.moveaxis(costs, -1, 0)[1:], strict=True):
+        within = inside.astype(np.float32)
+        each = zip(known, distances, tracks.values(), strict=True)
+        least, *costs = [_costs(within, mask, distance, track, codes) for mask, distance, track in each]
+        for key, cost in zip(rest, costs, strict=True):
             owner[inside & (cost < least)] = key
             least = np.minimum(least, cost)
     others: list[tuple[Mask, int]] = []
@@ -173,25 +183,22 @@ def _share_box(
 
 
 def _costs(
-    inside: NDArray[np.bool_],
-    known: Sequence[Mask],
-    distances: Sequence[NDArray[Any]],
-    tracks: Sequence[Track],
+    inside: NDArray[np.float32],
+    known: Mask,
+    distance: NDArray[Any],
+    track: Track,
     codes: NDArray[np.uint8] | None,
 ) -> NDArray[np.float32]:
-    """Return the cost (h, w, tracks) of giving each cell to each track, summed over neighboring cells.
+    """Return the cost (h, w) of giving each cell to a track, summed over neighboring cells.
 
-    known: where each is expected. distances: how far each cell is from there.
+    known: where it is expected. distance: how far each cell is from there.
     """
-    costs = np.empty((*inside.shape, len(tracks)), np.float32)
-    for index, (mask, distance, track) in enumerate(zip(known, distances, tracks, strict=True)):
-        base = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, beside_line(mask)), np.float32)
-        base += np.float32(_UNEXPECTED)
-        base[mask.view(np.bool_)] = 0
-        colors = track.color_costs()
-        if colors is not None and codes is not None:
-            base += np.asarray(cv2.LUT(codes, np.float32(_COLOR) * colors), np.float32)
-        np.multiply(base, inside, out=costs[..., index])
+    costs = np.asarray(cv2.scaleAdd(distance, 1 / _REACH, beside_line(known)), np.float32)
+    costs += np.float32(_UNEXPECTED)
+    costs[known.view(np.bool_)] = 0
+    if track.color_costs is not None and codes is not None:
+        costs += np.asarray(cv2.LUT(codes, np.float32(_COLOR) * track.color_costs), np.float32)
+    costs *= inside
     return np.asarray(cv2.blur(costs, (3, 3)), np.float32)
 
 
@@ -206,4 +213,4 @@ def beside_line(mask: Mask) -> NDArray[np.float32]:
     offset = m["m10"] / count * x - m["m01"] / count * y
     rows, columns = (np.arange(count, dtype=np.float32) for count in mask.shape)
     across = columns * np.float32(x) - np.float32(offset) - rows[:, None] * np.float32(y)
-    return np.asarray(np.abs(across), np.float32)
+    return np.abs(across, out=across)

@@ -46,8 +46,8 @@ class ClassGroups:
         if len(self.names) > 1:
             # The only group of several classes keeps the cells of its classes, each of which is more probable than other groups.
             may_change = np.asarray(cv2.LUT(labels, self._may_change), np.uint8)
-            if cv2.countNonZero(may_change):
-                cells = np.flatnonzero(may_change)
+            (cells,) = may_change.view(np.bool_).ravel().nonzero()
+            if len(cells):
                 sums = self._members[:, : len(probabilities)] @ probabilities.reshape(len(probabilities), -1).take(
                     cells, axis=1
                 )

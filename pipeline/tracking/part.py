@@ -152,7 +152,7 @@ class Part:
 
     def _distance(self, shaft: Shaft) -> float:
         """Return how many cells lie between its nearest cell and the end of a shaft, 0 beside it."""
-        rows, columns = np.nonzero(self.mask)
+        rows, columns = self.mask.view(np.bool_).nonzero()
         points = np.stack([columns, rows], axis=1) - shaft.start
         along = np.clip(points @ shaft.direction, 0, shaft.length)
         return float(np.hypot(*(points - along[:, None] * shaft.direction).T).min())

@@ -52,7 +52,7 @@ class FrameRegions:
 
 def find_regions(maps: CellMaps) -> FrameRegions:
     """Find the connected regions of each group."""
-    (cells,) = maps.groups.ravel().nonzero()
+    (cells,) = (maps.groups.ravel() != 0).nonzero()
     numbers, wholes = np.zeros(len(cells), np.intp), list[Part]()
     for group, area in enumerate(np.bincount(maps.groups.ravel().take(cells)).tolist()):
         if not group or area < _SPECK:

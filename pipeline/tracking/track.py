@@ -42,9 +42,10 @@ class Track:
     center: float (x, y) in grid cells, where it is or was last seen. cells: how many it has there. age: frames since it was
     first seen. hits: frames in which it was seen. looked: those at its last look. missing: frames since it was seen.
     has_entered: whether it was ever seen to reach the edge of the field of view. shaft: the last one that was seen alone.
-    doubled: successive looks in which it seems to be two instruments. colors: how often its cells have each color code. place:
-    its last cells, uint8 (h, w), while it has been hidden for a short time. before: its cells (h, w) before it lost most of
-    them at once, with their number and its age then, while a rest of it is in view.
+    doubled: successive looks in which it seems to be two instruments. colors: how often its cells have each color code.
+    color_costs: how unlike its colors each code is, (256,): minus the logarithm of its frequency. Both None if they are unknown.
+    place: its last cells, uint8 (h, w), while it has been hidden for a short time. before: its cells (h, w) before it lost most
+    of them at once, with their number and its age then, while a rest of it is in view.
     """
 
     key: int
@@ -61,6 +62,7 @@ class Track:
     shaft: Shaft | None = None
     doubled: int = 0
     colors: NDArray[np.float32] | None = None
+    color_costs: NDArray[np.float32] | None = None
     place: NDArray[np.uint8] | None = None
     before: tuple[NDArray[np.uint8], int, int] | None = None
     memory: EmbeddingMemory = field(default_factory=EmbeddingMemory)
@@ -136,10 +138,7 @@ class Track:
         """Take the color codes of its cells (n,) into its histogram."""
         found = np.bincount(codes, minlength=256).astype(np.float32) / np.float32(max(len(codes), 1))
         self.colors = found if self.colors is None else self.colors + np.float32(_NEWEST) * (found - self.colors)
-
-    def color_costs(self) -> NDArray[np.float32] | None:
-        """Return how unlike its colors each code is: minus the logarithm of its frequency, (256,); None if they are unknown."""
-        return None if self.colors is None else np.asarray(-np.log(self.colors + np.float32(_RARE)))
+        self.color_costs = -np.log(self.colors + np.float32(_RARE))
 
 
 def find_instances(
@@ -152,13 +151,13 @@ def find_instances(
     """Return the instruments of a frame by the keys of `cells` (flat indices); no others have one. names: those of the groups."""
     ids, classes = np.zeros(max(tracks, default=0) + 1, np.uint16), len(segmentation.probabilities)
     pairs = keys * np.intp(classes) + segmentation.labels.ravel().take(cells)
-    counts = np.bincount(pairs, minlength=classes * len(ids)).reshape(-1, classes)
+    counts = np.bincount(pairs, minlength=classes * len(ids)).reshape(-1, classes).tolist()
     items = []
     for track in sorted((t for t in tracks.values() if t.id and not t.missing), key=attrgetter("id")):
         ids[track.key] = track.id
         own = counts[track.key]
-        if found := int(own.sum()):
-            items.append(Instance(track.id, names[track.group - 1], int(own.argmax()), found))
+        if found := sum(own):
+            items.append(Instance(track.id, names[track.group - 1], own.index(max(own)), found))
     numbers = np.zeros(segmentation.labels.shape, np.uint16)
     numbers.ravel()[cells] = ids.take(keys)
     return Instances(numbers, tuple(items))

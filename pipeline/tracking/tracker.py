@@ -105,7 +105,7 @@ class InstrumentTracker:
             return None
         if any(not track.id and not track.missing and track.has_entered for track in self._tracks.values()):
             return None
-        self._nearest = self._nearest or NearestKeys.of(last, self._tracks, len(self.groups.names))
+        self._nearest = self._nearest or NearestKeys(last, self._tracks)
         if (divided := self._nearest.divide(groups)) is not None:
             self._held += 1
             for track in self._tracks.values():
