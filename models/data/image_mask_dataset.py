@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from unicodedata import normalize
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.io import IMAGE_SUFFIXES, check_size, read_image
+from cliprl.models.data.io import check_size, read_image
 from cliprl.models.data.sample import Image, Sample
 
 
@@ -54,10 +54,18 @@ class ImageMaskDataset(ABC):
     classes: tuple[ClassSpec, ...]
 
     def __init__(self, folder: Path, pairs: Sequence[ImageMaskPair], layout: str) -> None:
-        """Raise UsageError if there are no pairs; `layout` describes the expected files."""
+        """Raise UsageError if there are no pairs, or two copies of a frame; `layout` describes the expected files."""
         if not pairs:
             raise UsageError(f"no {self.name} frames in '{folder}': it must hold {layout}")
         self.pairs = tuple(pairs)
+        files: dict[tuple[str, str], Path] = {}
+        for pair in pairs:
+            first = files.setdefault((pair.clip, pair.image.stem), pair.image)
+            if first != pair.image:
+                raise UsageError(
+                    f"{first} and {pair.image} are one frame of {pair.clip}, which would count twice: move one copy away, or "
+                    "give the folder of the other"
+                )
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -205,10 +213,10 @@ def pair_by_name(
     for here, there, word in ((of_image, of_mask, "mask"), (of_mask, of_image, "image")):
         lone = [path for stem, path in here.items() if stem not in there]
         if lone:
-            more = f", nor have {len(lone) - 1} others beside it" if len(lone) > 1 else ""
+            more = f", nor do {len(lone) - 1} more beside it" if len(lone) > 1 else ""
             strange = [path for stem, path in there.items() if stem not in here]
             remedy = f"give both one name, unlike {min(strange).name}" if strange else "copy the whole set again"
             if not there:
-                remedy = f"{word}s have the same names, and one of {', '.join(IMAGE_SUFFIXES)}"
+                remedy = "masks have the same names, as PNG" if word == "mask" else "images have the same names"
             raise CliprlError(f"{min(lone)} has no {word}{more}: {remedy}")
     return [(of_image[stem], of_mask[stem]) for stem in sorted(of_image, key=lambda stem: natural_order(Path(stem)))]

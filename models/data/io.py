@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ from cliprl.pipeline.sources.decoding.nv12_writer import plane_array
 Color = tuple[int, int, int]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+# The first bytes of a JPEG, and of a WebP that is compressed with loss.
+_LOSSY = re.compile(rb"\xff\xd8\xff|RIFF.{4}WEBPVP8 ", re.DOTALL)
 # The most bytes of a video's decoded frames.
 _MOST_BYTES = 4 << 30
 # OpenCV's own lines about a damaged file say nothing that the error does not.
@@ -111,11 +114,16 @@ def read_video(path: Path, every: int = 1) -> list[Image]:
 def read_mask(path: Path) -> Image:
     """Read a mask as it is stored: uint8 (H, W) of values, or (H, W, 3) RGB without alpha.
 
-    Raises CliprlError for a missing or unreadable file, or one without 8 bits a channel.
+    Raises CliprlError for a missing or unreadable file, lossy compression, or one without 8 bits a channel.
     """
     mask = _decoded(path, cv2.IMREAD_UNCHANGED)
     if mask is None:
         raise CliprlError(f"{path} can't be read as a mask: copy it again")
+    with path.open("rb") as file:
+        if _LOSSY.match(file.read(16)):
+            raise CliprlError(
+                f"{path} is a JPEG or a lossy WebP, which changes the values of a mask: write it again as PNG, from the source"
+            )
     if mask.dtype != np.uint8:
         raise CliprlError(f"{path} has {8 * mask.dtype.itemsize} bits a channel: masks have 8; write it with 8")
     return mask.astype(np.uint8) if mask.ndim == 2 else np.ascontiguousarray(mask[..., 2::-1]).astype(np.uint8)
@@ -172,9 +180,8 @@ def _refuse(path: Path, kind: str, found: Mapping[Any, int], known: str) -> None
     """Raise CliprlError for the most frequent unknown value or color, with its count and the number of others."""
     worst, count = max(found.items(), key=lambda item: item[1])
     others = f" (and {len(found) - 1} other unknown {kind}s)" if len(found) > 1 else ""
-    lossy = "; JPEG changes values, so write masks as PNG" if path.suffix.lower() in (".jpg", ".jpeg") else ""
     raise CliprlError(
-        f"{path} holds {kind} {_text(worst)}, which is no class, on {count} pixels{others}: it may hold {known}{lossy}"
+        f"{path} holds {kind} {_text(worst)}, which is no class, on {count} pixels{others}: it may hold {known}"
     )
 
 

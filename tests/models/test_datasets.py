@@ -223,6 +223,26 @@ def test_the_ternausnet_copy_of_endovis_2017(tmp_path: Path, task: str) -> None:
     assert (data[0].labels == np.arange(12) % len(data.classes)).all()
 
 
+def test_files_of_macos_beside_the_data_change_nothing(tmp_path: Path) -> None:
+    place = release_2017(tmp_path)
+    shutil.copytree(place, tmp_path / "__MACOSX" / place.name, ignore=shutil.ignore_patterns("*_labels", "*.png"))
+    for path in (place / "ground_truth/Other_labels", *tmp_path.glob("**/left_frames/frame000.png")):
+        path.with_name(f"._{path.name}").write_bytes(b"x")
+    (tmp_path / "__MACOSX" / place.name / "left_frames/._frame000.png").write_bytes(b"x")
+    assert len(EndoVis2017(tmp_path)) == 1
+
+
+def test_a_second_copy_of_a_sequence_is_refused(tmp_path: Path) -> None:
+    place = release_2017(tmp_path / "release")
+    copy = tmp_path / "cropped_train" / place.name
+    write(copy / "images/frame000.bmp", noise()).rename(copy / "images/frame000.jpg")
+    write(copy / "parts_masks/frame000.png", strip([0] * 12))
+    with pytest.raises(
+        UsageError, match=r"frame000\.png are one frame of instrument_dataset_1, which would count twice"
+    ):
+        EndoVis2017(tmp_path)
+
+
 def test_endovis_2017_bad_data(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no task 'colours': one of binary, parts, types"):
         EndoVis2017(tmp_path, "colours")
@@ -351,6 +371,16 @@ def test_gray_masks_in_several_channels_hold_values(tmp_path: Path, channels: in
     mask[..., 3:] = 255
     write(tmp_path / "masks/single.png", mask)
     assert (FolderSet(tmp_path)[0].labels == [1, 0, 0]).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_masks_that_were_compressed_with_loss_are_refused(tmp_path: Path, suffix: str) -> None:
+    folder_set(tmp_path)
+    mask = str(tmp_path / f"masks/single.{suffix}")
+    assert cv2.imwrite(mask, strip([7, 0, 0]), [cv2.IMWRITE_WEBP_QUALITY, 90])
+    (tmp_path / "masks/single.png").unlink()
+    with pytest.raises(CliprlError, match=rf"single\.{suffix} is a JPEG or a lossy WebP, which changes the values"):
+        FolderSet(tmp_path)[0]
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -289,11 +289,11 @@ def test_a_set_of_one_s_own_is_trained_and_scored(mine: Path, tmp_path: Path, mo
     [
         ("size", 1, "images/a/2.png is 40x30 and its mask"),
         ("partner", 1, "images/a/2.png has no mask: copy the whole set again"),
-        ("ending", 1, "images/a/1.png has no mask, nor have 1 others beside it: give both one name, unlike 1_mask.png"),
+        ("ending", 1, "images/a/1.png has no mask, nor do 1 more beside it: give both one name, unlike 1_mask.png"),
         (
             "suffix",
             1,
-            "images/a/1.png has no mask, nor have 1 others beside it: masks have the same names, and one of .png",
+            "images/a/1.png has no mask, nor do 1 more beside it: masks have the same names, as PNG",
         ),
         ("deep", 1, "masks/a/1.tif has 32 bits a channel: masks have 8"),
         ("pipe", 1, "images/a/1.png can't be read as an image"),

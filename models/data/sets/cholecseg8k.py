@@ -48,7 +48,7 @@ class CholecSeg8k(ImageMaskDataset):
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
-        for clip in sorted(folder.glob("video*/video*_*"), key=natural_order):
+        for clip in sorted(folder.glob("**/video*/video*_*"), key=natural_order):
             found = pair_by_name(
                 clip.glob("*_endo.png"), clip.glob(f"*_endo{MASK_ENDING}.png"), mask_ending=MASK_ENDING
             )

@@ -132,10 +132,13 @@ def type_of(folder: str) -> int:
 
 
 def _published(root: Path) -> list[ImageMaskPair]:
-    folders = sorted((root / "ground_truth").glob("*_labels"))
-    images = list((root / "left_frames").glob("*.png"))
+    # macOS puts a file "._NAME" beside a folder or file NAME.
+    folders = sorted(place for place in (root / "ground_truth").glob("*_labels") if place.is_dir())
+    images = [image for image in (root / "left_frames").glob("*.png") if not image.name.startswith(".")]
     if images and not folders:
-        raise CliprlError(f"{root} has frames and no ground_truth/*_labels: copy the whole set again")
+        raise CliprlError(
+            f"{root} has frames and no ground_truth/*_labels: copy the whole set again, or move sequences without labels away"
+        )
     columns = [pair_by_name(images, folder.glob("*.png")) for folder in folders]
     return [
         ImageMaskPair(row[0][0], tuple(mask for _, mask in row), root.name, root.name)
