@@ -67,7 +67,10 @@ def train_command(
     with ProgressDisplay.open(quiet or process_rank() > 0) as display:
         bundle = run(chosen, folder, display, place)
     if bundle:
-        Console(stderr=True, quiet=quiet).print(_score_table(bundle.manifest.scores))
+        scores = bundle.manifest.scores
+        Console(stderr=True, quiet=quiet).print(
+            _score_table(scores) if scores else "Nothing was scored: name data.test."
+        )
         typer.echo(f"{bundle.path}")
 
 

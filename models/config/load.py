@@ -15,7 +15,7 @@ from cliprl.engines import UsageError, first_fault
 from cliprl.engines.errors import FieldFault
 from cliprl.models.config.config import TRAINING_STAGES, NetworkConfig, Recipe
 from cliprl.models.config.tune_config import TuneConfig
-from cliprl.models.data.dataset_spec import DatasetSpec
+from cliprl.models.data.registry import portable_lines
 
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
 # Data settings that say where the data is or how it is read, not what is learned from it.
@@ -157,7 +157,7 @@ def checkpoint_settings(recipe: Recipe, stage: str) -> dict[str, Any]:
     tree = asdict(recipe)
     data = {key: value for key, value in tree["data"].items() if key not in LOCATION_KEYS}
     data["larynx"] = bool(recipe.data.larynx)
-    data |= {key: [DatasetSpec.parse(text).without_path() for text in tree["data"][key]] for key in ("train", "policy")}
+    data |= {key: portable_lines(tree["data"][key]) for key in ("train", "policy")}
     stages = TRAINING_STAGES[: TRAINING_STAGES.index(stage) + 1]
     settings = {key: tree[key] for key in stages} | {
         "curriculum": {key: value for key, value in tree["curriculum"].items() if key in stages}

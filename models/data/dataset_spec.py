@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from cliprl.engines import UsageError
 
@@ -40,9 +41,11 @@ class DatasetSpec:
             options[key] = value
         return cls(kind, path, options)
 
-    def without_path(self) -> str:
-        """Return the line without the folder: the same text on every machine."""
-        return f"{self.kind}:" + "&".join(f"{key}={value}" for key, value in self.options.items())
+    def without_path(self, *, keep_name: bool = False) -> str:
+        """Return the line without the folder: the same text on every machine. `keep_name` keeps the folder's own name."""
+        name = PurePath(self.path).name if keep_name else ""
+        mark = "?" if name and self.options else ""
+        return f"{self.kind}:{name}{mark}" + "&".join(f"{key}={value}" for key, value in self.options.items())
 
     def number(self, key: str, default: float, most: float = 1e6) -> float:
         """Return an option as a number. Raises UsageError for text, and for a number that is not in 0..`most`."""

@@ -11,7 +11,8 @@ messages come from the registered kinds. Example lines:
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -119,6 +120,19 @@ def dataset_kind(text: str) -> DatasetKind:
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"no data set '{text}': {hint}give KIND:FOLDER, where KIND is one of {', '.join(kinds)}")
     return kinds[name]
+
+
+def portable_lines(texts: Iterable[str]) -> list[str]:
+    """Return data set lines without their folders, the same on every machine; the second of two equal ones ends in " (2)".
+
+    Of a kind that holds any data, the last name of the path stays, as in "folder:mine?share=2".
+    """
+    lines, found = [], Counter[str]()
+    for text in texts:
+        line = DatasetSpec.parse(text).without_path(keep_name=dataset_kind(text).named_by_path)
+        found[line] += 1
+        lines.append(line if found[line] == 1 else f"{line} ({found[line]})")
+    return lines
 
 
 def describe_kinds() -> str:

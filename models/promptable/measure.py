@@ -21,9 +21,8 @@ from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
 from cliprl.engines.cli.cli_runner import error_console, run_app
-from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.label_mapping import map_to_instrument
-from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.registry import DatasetContext, open_dataset, portable_lines
 from cliprl.models.data.sample import instrument_classes
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation.image_segmenter import frame_of_image
@@ -165,7 +164,7 @@ def measure_corrections(
     """Count the clicks of a simulated annotator on the worst frames of a clip, and what the frames after them gain."""
     console, opened = error_console(quiet=quiet), open_bundle(bundle)
     manifest = opened.manifest
-    found, source = open_dataset(data, "test", DatasetContext(root, "--root")), DatasetSpec.parse(data).without_path()
+    found, source = open_dataset(data, "test", DatasetContext(root, "--root")), portable_lines([data])[0]
     clean = CorruptedDataset(found, severity, (manifest.height, manifest.width))
     corrector = Corrector(Segmenter(opened, threads=1), open_mask_network(opened, network))
     clip = CorrectedClip(clean, opened, corrector)

@@ -21,7 +21,7 @@ from cliprl.models.data.label_mapping import (
     with_partial_labels,
 )
 from cliprl.models.data.protocol import shipped_protocol
-from cliprl.models.data.registry import DatasetContext, check_line, dataset_kind, open_dataset
+from cliprl.models.data.registry import DatasetContext, check_line, dataset_kind, open_dataset, portable_lines
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.data.sets.caption_dataset import CaptionDataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
@@ -179,7 +179,7 @@ def renamed_classes(spec: DatasetSpec) -> dict[str, str]:
 def open_test_datasets(recipe: Recipe, classes: Sequence[ClassSpec], context: DatasetContext) -> list[TestDataset]:
     """Open the sets of `data.test`, each with its own classes, or as instrument or not."""
     tests = []
-    for text in recipe.data.test:
+    for text, title in zip(recipe.data.test, portable_lines(recipe.data.test), strict=True):
         spec = DatasetSpec.parse(text)
         found, ignored = open_dataset(text, "test", context, TEST_OPTIONS), spec.names("ignore")
         empty = dataset_kind(text).no_instrument
@@ -193,7 +193,7 @@ def open_test_datasets(recipe: Recipe, classes: Sequence[ClassSpec], context: Da
         if severity:
             found = CorruptedDataset(found, severity, (recipe.network.height, recipe.network.width))
         use = shipped_protocol().use_of(text, sequence_names(found)) or ""
-        tests.append(TestDataset(spec.without_path(), found, mapped, union, empty, use))
+        tests.append(TestDataset(title, found, mapped, union, empty, use))
     return tests
 
 

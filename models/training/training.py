@@ -19,7 +19,7 @@ from cliprl.engines.bundle.schema import check_manifest
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import check_recipe, checkpoint_settings
 from cliprl.models.data.dataset_spec import DatasetSpec
-from cliprl.models.data.registry import dataset_kind
+from cliprl.models.data.registry import dataset_kind, portable_lines
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.evaluation.manifest_scores import score_bundle
 from cliprl.models.export.export import GRID_STRIDE, TrainedModel, export_bundle
@@ -180,10 +180,7 @@ def train_base(network: ClipSegmenter, run: TrainingRun) -> None:
 def training_provenance(recipe: Recipe) -> Mapping[str, Any]:
     """Return the manifest's record of the training, without any path of this machine."""
     data, settings = recipe.data, asdict(recipe)
-    lists = {
-        key: [DatasetSpec.parse(text).without_path() for text in settings["data"][key]]
-        for key in ("train", "policy", "test")
-    }
+    lists = {key: portable_lines(settings["data"][key]) for key in ("train", "policy", "test")}
     named = {"root": "", "cache": "", "larynx": vocalfolds.NAME if data.larynx else "", **lists}
     settings["data"] |= named
     settings["network"] |= {key: Path(settings["network"][key]).name for key in ("tower", "weights", "start")}

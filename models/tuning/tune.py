@@ -19,7 +19,7 @@ from cliprl.models.config.tune_config import TuneConfig
 from cliprl.models.config.value_types import Precision, TuningPrecision
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import LabelledDataset
-from cliprl.models.data.registry import dataset_kind, lines_of_path
+from cliprl.models.data.registry import dataset_kind, lines_of_path, portable_lines
 from cliprl.models.export.placement import BundlePlace, bundle_place
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.models.training.checkpoint import NotFiniteError
@@ -216,7 +216,7 @@ def _provenance(
     settings["data"] |= {
         "root": "",
         "cache": "",
-        "sets": [DatasetSpec.parse(t).without_path() for t in config.data.sets],
+        "sets": portable_lines(config.data.sets),
     }
     kinds = dict.fromkeys(DatasetSpec.parse(line).kind for line in (*lines, *config.data.sets))
     unknown = "see the set's own terms"
@@ -227,7 +227,7 @@ def _provenance(
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "data": [*old, *(source for source in sources if source not in old)],
         "start": f"bundle {manifest.name}, SHA-256 of its encoder {manifest.hashes[ENCODER]}",
-        "labels": [DatasetSpec.parse(line).without_path() for line in lines],
+        "labels": portable_lines(lines),
         "recipe": settings,
         "blend": blend,
         "scores_before": before,

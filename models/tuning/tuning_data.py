@@ -15,7 +15,7 @@ from cliprl.engines.bundle.reference_outputs import ImageBatch
 from cliprl.models.config.tune_config import OldDataConfig
 from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
-from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset
+from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset, portable_lines
 from cliprl.models.data.sample import evenly_spaced, instrument_classes
 from cliprl.models.data.splits import refuse_copies
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, TrainingDataset
@@ -81,10 +81,11 @@ def open_old_data(
     if has_instruments and config.test_scenes:
         scenes = _scenes(FIRST_TEST_SCENE, config.test_scenes, classes, config, context)
         parts.append(HeldOutPart(RENDERED, scenes, new=False))
-    for one in TrainingDataset.open(config.sets, context) if config.sets else []:
+    opened = TrainingDataset.open(config.sets, context) if config.sets else []
+    for one, title in zip(opened, portable_lines(config.sets), strict=True):
         kept, tested = hold_out(one.learned(classes))
         old.append((kept, one.share))
-        parts.append(HeldOutPart(one.spec.without_path(), tested, new=False))
+        parts.append(HeldOutPart(title, tested, new=False))
     if not old:
         raise UsageError(
             "there is no old data, so that everything old would be forgotten: set data.scenes or data.sets"

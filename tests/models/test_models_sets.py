@@ -27,11 +27,11 @@ from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import Recipe
-from cliprl.models.config.load import load_recipe
+from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.batch_loader import pair_batch
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import sequence_names
-from cliprl.models.data.registry import DatasetContext, open_dataset
+from cliprl.models.data.registry import DatasetContext, open_dataset, portable_lines
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.sets.no_instrument import NoInstrumentVideo
@@ -123,6 +123,20 @@ def test_scenes_need_no_folder() -> None:
 def test_a_line_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"data set '{text}'")):
         DatasetSpec.parse(text)
+
+
+def test_lines_without_folders_keep_sets_apart(mine: Path, tmp_path: Path) -> None:
+    """Where they did not, one of two scores was lost, and a checkpoint of other data was taken for that of these."""
+    lines = ["folder:/a/mine?share=2", "folder:b/mine?share=2", "folder:other", "endovis2015:/x?sequences=D1"]
+    portable = ["folder:mine?share=2", "folder:mine?share=2 (2)", "folder:other", "endovis2015:sequences=D1"]
+    assert portable_lines(lines) == portable
+    other = shutil.copytree(mine, tmp_path / "other")
+    recipes = [recipe_of(tmp_path, train=[f"folder:{place}"]) for place in (mine, other)]
+    first, second = (checkpoint_settings(recipe, "supervised")["data.train"] for recipe in recipes)
+    assert (first, second) == (["folder:mine"], ["folder:other"])
+    tests = [f"folder:{mine}?sequences=b", f"folder:{other}?sequences=b"]
+    sets = opened(tmp_path, train=[f"folder:{mine}?sequences=a"], test=tests)
+    assert [test.title for test in sets.tests] == ["folder:mine?sequences=b", "folder:other?sequences=b"]
 
 
 def test_classes_are_the_first_data_sets_and_match_by_name(mine: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_tuned_bundle_loads_and_tells_its_origin(
     assert np.array_equal(made.embeddings, bundle.embeddings)
     training = made.manifest.training
     assert training["tuned_from"]["training"] == old.training
-    assert training["labels"] == ["folder:"]
+    assert training["labels"] == ["folder:labels"]
     assert training["blend"] == 1.0
     assert "held-out frames, instrument" in made.manifest.scores
     assert str(tmp_path) not in (out / "manifest.json").read_text()
