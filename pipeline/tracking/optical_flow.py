@@ -63,8 +63,7 @@ class FlowEstimator:
         nothing: Any = None  # an array here would be an initial estimate
         flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
         # A quarter of the pixels tells a cut.
-        rows, columns = (plane[::2, ::2] for plane in grid_indices(*small.shape))
-        moved_last = resampled(last, columns + flow[::2, ::2, 0], rows + flow[::2, ::2, 1], cv2.INTER_LINEAR)
+        moved_last = _resampled(last, _positions(*small.shape)[::2, ::2] + flow[::2, ::2], cv2.INTER_LINEAR)
         return None if is_cut(moved_last, small[::2, ::2], _CUT) else flow
 
     def reset(self) -> None:
@@ -148,21 +147,21 @@ def _in_blocks(flow: Flow) -> Flow:
 
 def sampled(values: NDArray[Any], offsets: Flow, interpolation: int = cv2.INTER_LINEAR) -> NDArray[Any]:
     """Sample `values` (h, w, ...) at each pixel's position plus its offset."""
-    rows, columns = grid_indices(offsets.shape[0], offsets.shape[1])
-    return resampled(values, columns + offsets[..., 0], rows + offsets[..., 1], interpolation)
+    return _resampled(values, _positions(*offsets.shape[:2]) + offsets, interpolation)
 
 
-def resampled(values: NDArray[Any], x: NDArray[Any], y: NDArray[Any], interpolation: int) -> NDArray[Any]:
-    """Sample `values` (h, w, ...) at the positions `x` and `y`, each float32; beyond the edge, at the edge."""
-    return np.asarray(cv2.remap(values, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE))
+def _resampled(values: NDArray[Any], positions: Flow, interpolation: int) -> NDArray[Any]:
+    """Sample `values` (h, w, ...) at positions (x, y), float32 (..., 2); beyond the edge, at the edge."""
+    second: Any = None  # two maps, one of x and one of y, take longer
+    return np.asarray(cv2.remap(values, positions, second, interpolation, borderMode=cv2.BORDER_REPLICATE))
 
 
 @lru_cache(maxsize=8)
-def grid_indices(height: int, width: int) -> NDArray[np.float32]:
-    """Return the row and the column of each pixel: float32 (2, height, width), read-only."""
-    indices = np.indices((height, width), np.float32)
-    indices.setflags(write=False)
-    return indices
+def _positions(height: int, width: int) -> Flow:
+    """Return the position (x, y) of each pixel: float32 (height, width, 2), read-only."""
+    positions = np.ascontiguousarray(np.indices((height, width), np.float32)[::-1].transpose(1, 2, 0))
+    positions.setflags(write=False)
+    return positions
 
 
 def moved(segmentation: Segmentation, flow: Flow) -> Segmentation:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.tracking.contact import CellMaps, beside_line
+from cliprl.pipeline.tracking.memory import Embedding
 from cliprl.pipeline.tracking.shafts import Mask, Shaft, contacts, find_shafts, middle_of, same_entry
 from cliprl.pipeline.tracking.track import Track
 
@@ -53,6 +54,11 @@ class Part:
     def is_tip(self) -> bool:
         """Whether nearly all that is seen of it is the tip of an instrument."""
         return cv2.countNonZero(cv2.bitwise_and(self.mask, self.maps.tips)) >= _TIP * self.cells
+
+    @cached_property
+    def look(self) -> Embedding | None:
+        """How it looks; None if the image is unknown."""
+        return None if self.maps.looks is None else self.maps.looks.embed(self.mask)
 
     @cached_property
     def shafts(self) -> list[Shaft]:

@@ -167,7 +167,7 @@ def _returned(
     hidden = [t for t in tracks.values() if t.place is not None and t.group == whole.group and t.id]
     if not hidden or maps.looks is None:
         return {}
-    free = ((expected == 0) & (whole.mask > 0)).view(np.uint8)
+    free = (expected == 0).view(np.uint8) & whole.mask
     if np.count_nonzero(free) < SPLIT_CELLS:
         return {}
     found: dict[int, NDArray[np.intp]] = {}
@@ -231,12 +231,11 @@ def _give_back(parts: list[Part], tracks: Mapping[int, Track]) -> None:
     hidden = [track for track in tracks.values() if track.place is not None and track.id and track.key not in shown]
     for part in parts if hidden else ():
         rest = [other for other in parts if other.key == part.key and other.cells > part.cells]
-        if not rest or not part.key or part.maps.looks is None or not part.runs or not any(one.runs for one in rest):
+        if not rest or not part.key or not part.runs or not any(one.runs for one in rest):
             continue
         near = [t.key for t in hidden if t.group == part.group and t.is_expected_at(part.mask, part.cells)]
-        if near:
-            look = part.maps.looks.embed(part.mask)
-            part.key = max((tracks[key].likeness(look), key) for key in (part.key, *near))[1]
+        if near and part.look is not None:
+            part.key = max((tracks[key].likeness(part.look), key) for key in (part.key, *near))[1]
 
 
 def _are_two(shafts: list[Shaft]) -> bool:

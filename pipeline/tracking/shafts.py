@@ -111,8 +111,10 @@ def middle_of(run: NDArray[np.intp], columns: int) -> tuple[Point, float]:
 
 def _cast(region: Mask, start: Point, width: float) -> Shaft:
     """Follow rays from `start` inside the region, and take the mean of the longest."""
-    x, y = _reached(*region.shape)
-    # Beyond the image there is no region: each ray ends there at the latest.
+    left, top, columns, rows = cv2.boundingRect(region)
+    far = max(start[0] - left, left + columns - start[0]), max(start[1] - top, top + rows - start[1])
+    x, y = _reached(*region.shape)[..., : math.ceil(math.hypot(*far)) + 2]
+    # Beyond its box there is no region: each ray ends there at the latest.
     along = cv2.remap(region, x + (start[0] + _ASIDE), y + (start[1] + _ASIDE), cv2.INTER_NEAREST)
     lengths = np.asarray(along).argmin(axis=1).astype(np.float32)
     best = int(lengths.argmax())

@@ -91,7 +91,7 @@ class InstrumentTracker:
         maps = CellMaps(groups, tips, field_edge(segmentation.view, *shape), looks)
         regions = find_regions(maps)
         parts = self._parts(regions, maps, seen)
-        self._recognize(parts, looks)
+        self._recognize(parts)
         current = self._follow(parts, maps, segmentation)
         self._map, self._view, self._fresh, self._nearest, self._held = current, segmentation.view, False, None, 0
         self._forget()
@@ -156,7 +156,7 @@ class InstrumentTracker:
             if track.missing:
                 track.carry(offsets)
 
-    def _recognize(self, parts: list[Part], looks: Appearance | None) -> None:
+    def _recognize(self, parts: list[Part]) -> None:
         """Give parts that continue no instrument the key of a hidden one, of the one they are a piece of, or a new key.
 
         Before one gets an id it is compared once more with hidden ones, and inside the field of view with those near it.
@@ -164,10 +164,10 @@ class InstrumentTracker:
         for part in parts:
             # It was smaller when it was first compared.
             if part.key and self._tracks[part.key].is_due_for_id(part.cells):
-                part.key = self._hidden_like(part, parts, looks) or part.key
+                part.key = self._hidden_like(part, parts) or part.key
             if part.key and self._tracks[part.key].is_due_for_id_inside:
                 others = [other for other in parts if other.key != part.key]
-                part.key = self._similar(part, others, looks) or part.key
+                part.key = self._similar(part, others) or part.key
         if all(part.key for part in parts):
             return
         for part in parts:
@@ -175,54 +175,53 @@ class InstrumentTracker:
             part.key = part.key or (part.rest_of and (part.entry_of(parts) or part.rest_of))
         taken, new = {part.key for part in parts}, [part for part in parts if not part.key]
         hidden = [track for track in self._tracks.values() if track.key not in taken and track.id]
-        costs = np.array([[self._cost(part, track, parts, looks) for track in hidden] for part in new], np.float64)
+        costs = np.array([[self._cost(part, track, parts) for track in hidden] for part in new], np.float64)
         if hidden and new:
             for part, chosen in zip(new, assign(costs, 1.0), strict=True):
                 part.key = hidden[chosen].key if chosen >= 0 else 0
         for part in new:
-            part.key = part.key or self._rest_of_returned(part, parts, looks)
+            part.key = part.key or self._rest_of_returned(part, parts)
         for part in sorted(new, key=lambda part: (not part.shafts, -part.cells)):
             host = part.host if not part.runs else 0
             part.key = part.key or part.continued(parts, self._tracks, before_hidden=True) or host
-            part.key = part.key or part.piece_of(parts, self._tracks) or self._similar(part, parts, looks)
-            part.key = part.key or self._start(part, looks)
+            part.key = part.key or part.piece_of(parts, self._tracks) or self._similar(part, parts)
+            part.key = part.key or self._start(part)
 
-    def _rest_of_returned(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
+    def _rest_of_returned(self, part: Part, parts: list[Part]) -> int:
         """Return the instrument that has returned in this frame and was hidden where this part lies; 0 if there is none."""
         back = [self._tracks[key] for key in {other.key for other in parts if other.group == part.group} if key]
         back = [track for track in back if track.missing and track.is_expected_at(part.mask, part.cells)]
-        return self._most_like(part, [track.key for track in back], _LIKE, looks)
+        return self._most_like(part, [track.key for track in back], _LIKE)
 
-    def _hidden_like(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
+    def _hidden_like(self, part: Part, parts: list[Part]) -> int:
         """Return the hidden instrument that a part is taken for; 0 if there is none."""
         taken = {other.key for other in parts}
         hidden = [track for track in self._tracks.values() if track.id and track.key not in taken]
-        cost, key = min(((self._cost(part, track, parts, looks), track.key) for track in hidden), default=(9.0, 0))
+        cost, key = min(((self._cost(part, track, parts), track.key) for track in hidden), default=(9.0, 0))
         return key if cost <= 1 else 0
 
-    def _similar(self, part: Part, parts: list[Part], looks: Appearance | None) -> int:
+    def _similar(self, part: Part, parts: list[Part]) -> int:
         """Return the instrument in view, near a part, that looks like it; 0 if there is none."""
         others = [other for other in parts if part.is_tip and other.is_tip] if self._fresh else parts
-        return self._most_like(part, part.beside(others), _SIMILAR, looks)
+        return self._most_like(part, part.beside(others), _SIMILAR)
 
-    def _most_like(self, part: Part, keys: list[int], least: float, looks: Appearance | None) -> int:
+    def _most_like(self, part: Part, keys: list[int], least: float) -> int:
         """Return the track that a part looks most like, from `least` on; 0 if there is none."""
-        if looks is None or not keys:
+        if not keys or part.look is None:
             return 0
-        look = looks.embed(part.mask)
-        likeness, key = max((self._tracks[key].likeness(look), key) for key in keys)
+        likeness, key = max((self._tracks[key].likeness(part.look), key) for key in keys)
         return key if likeness >= least else 0
 
-    def _cost(self, part: Part, track: Track, parts: list[Part], looks: Appearance | None) -> float:
+    def _cost(self, part: Part, track: Track, parts: list[Part]) -> float:
         """Return the cost of taking a part for a hidden instrument: above 1 it is another."""
         if part.group != track.group:
             return 9.0
         rows, columns = part.mask.shape
         far = float(np.linalg.norm(part.center - track.center)) / float(np.hypot(rows, columns))
         expected = max(1 - track.missing / _EXPECTED, 0.0)
-        if looks is None or not len(track.memory):
+        if not len(track.memory) or part.look is None:
             return 0.5 + 4 * far if expected else 9.0
-        unlike = (1 - track.likeness(looks.embed(part.mask))) / (1 - _LIKE)
+        unlike = (1 - track.likeness(part.look)) / (1 - _LIKE)
         if not track.is_expected_at(part.mask, part.cells):
             unlike += _SMALL * (part.cells < _PIECE * track.cells)
             if track.has_entered and not part.runs:
@@ -232,15 +231,15 @@ class InstrumentTracker:
             unlike -= _SAME_ENTRY
         return unlike + _PLACE_WEIGHT * expected * 4 * far
 
-    def _start(self, part: Part, looks: Appearance | None) -> int:
+    def _start(self, part: Part) -> int:
         """Start a track under the lowest free key: keys are as few as tracks, however long the stream is."""
         key = next(key for key in count(1) if key not in self._tracks)
         self._started += 1
         self._tracks[key] = Track(key, part.group, part.center, phase=self._started)
         if self._fresh:
             self._tracks[key].hits = CONFIRMED_INSIDE - 1
-        if looks is not None:
-            self._tracks[key].memory.add(looks.embed(part.mask))
+        if part.look is not None:
+            self._tracks[key].memory.add(part.look)
         return key
 
     def _next_id(self) -> int:
@@ -284,7 +283,8 @@ class InstrumentTracker:
             track.shaft = shafts[0]
         if maps.looks is not None and (all(part.whole for part in held) or track.colors is None):
             mask = reduce(np.bitwise_or, (part.mask for part in held))
-            track.memory.add(maps.looks.embed(mask))
+            alone = held[0].look if len(held) == 1 else None
+            track.memory.add(maps.looks.embed(mask) if alone is None else alone)
             if maps.codes is not None:
                 track.add_colors(maps.codes[mask.view(np.bool_)])
 
