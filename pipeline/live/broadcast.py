@@ -14,7 +14,7 @@ from cliprl.pipeline.core.segmentation import Followed
 from cliprl.pipeline.live.lateness import BEHIND
 
 # The problem of a stream that is behind.
-LATE_MESSAGE = "frames arrive late, or this machine is too slow for them"
+LATE_MESSAGE = "frames arrive late: the network, this machine or the camera's clock is too slow"
 
 
 class SourceState(StrEnum):

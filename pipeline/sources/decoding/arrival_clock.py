@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# A step of media time that is further ahead of the clock, or further back, in seconds, is another clock's, not a delay.
-_JUMP, _BACK = 0.5, 0.1
+# A step of media time that is further ahead of the clock, or further back, in seconds, is another clock's, not a delay. Media
+# time that stays the same for longer is that of a clock that stands still.
+_JUMP, _BACK, _STILL = 0.5, 0.1, 0.5
 # A camera's clock may be slower than ours by this share (that of 29.97 and 30 FPS is half of it). It is followed only while
 # packets are late by less than `_SMALL` seconds, so that a backlog, which grows far faster, is never taken for a slow clock.
 _DRIFT, _SMALL = 2e-3, 0.1
@@ -29,7 +30,7 @@ class ArrivalClock:
     def __init__(self) -> None:
         self._offset: float | None = None
         self._shift = 0.0
-        self._arrived = self._order = self._late = 0.0
+        self._arrived = self._order = self._late = self._moved = 0.0
 
     def stamp(self, media: float | None, order: float | None, now: float, *, waited: bool) -> PacketStamp:
         """Note a packet that arrives at `now`: its presentation and decoding time in seconds, None if it has none.
@@ -43,8 +44,10 @@ class ArrivalClock:
             self._offset = now - media
         elif self._late < _SMALL:
             self._offset += _DRIFT * min(max(now - self._arrived, 0.0), 1.0)
+        self._moved = self._moved if order == self._order else now
         late = now - media - self._shift - self._offset
-        if self._arrived and (order - self._order < -_BACK or late < -_JUMP):
+        is_still = now - self._moved > _STILL
+        if self._arrived and (is_still or order - self._order < -_BACK or late < -_JUMP):
             late = 0.0 if waited else self._late
             self._shift = now - media - self._offset - late
         self._offset += min(late, 0.0)

@@ -209,6 +209,14 @@ def test_a_growing_backlog_is_not_taken_for_a_slow_clock() -> None:
         assert now - clock.due(stamp) == pytest.approx(now - 10 - sent, abs=EXACT)
 
 
+def test_a_clock_that_stands_still_makes_no_frame_old() -> None:
+    clock = ArrivalClock()
+    for number in range(500):
+        now = 10 + number / 25
+        media = number / 25 if number < 50 or number > 400 else 2.0
+        assert now - clock.due(clock.stamp(media, media, now, waited=True)) <= LATE_SECONDS + EXACT
+
+
 def test_packets_without_times_are_as_old_as_their_arrival() -> None:
     clock = ArrivalClock()
     stamp = clock.stamp(None, None, 7.0, waited=True)
