@@ -29,6 +29,7 @@ _LONGEST_DENIED = 60.0
 STALL_SECONDS, _STALL_PERIODS = 0.35, 2.5
 # Intervals between frames from which the frame period is averaged; the longest one is left out.
 _INTERVALS = 9
+_UNDECODABLE = "what the camera sends can't be decoded after a loss, until its next key frame"
 _TICK = 0.01
 # Seconds that `close` waits for a source that is inside a read.
 _CLOSE_TIMEOUT = 2.0
@@ -104,7 +105,8 @@ class LiveCapture(threading.Thread):
             since, waiting = time.time() - silent, getattr(self._reading, "waiting", 0)
             if waiting:
                 return SourceStatus(SourceState.BEHIND, since, "this machine is too slow for the stream")
-            return SourceStatus(SourceState.STALLED, since, "the camera has stopped sending")
+            lost = getattr(self._reading, "is_undecodable", False)
+            return SourceStatus(SourceState.STALLED, since, _UNDECODABLE if lost else "the camera has stopped sending")
         return status
 
     def next(self, timeout: float) -> CapturedFrame | None:

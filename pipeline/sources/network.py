@@ -94,7 +94,8 @@ def _check_free(url: str) -> None:
     with suppress(ValueError):  # a name, or none
         if ip_address(parts.hostname or "").is_multicast:
             return
-    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+    family = socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("", parts.port))
         except OSError as error:

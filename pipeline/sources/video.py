@@ -247,6 +247,11 @@ class VideoSource(FrameSource):
         """Packets of a live stream that have arrived and are not decoded yet."""
         return self._reader.waiting if self._reader else 0
 
+    @property
+    def is_undecodable(self) -> bool:
+        """Whether packets of a live stream have come since its last frame, and gave none."""
+        return self._reader is not None and not self._reader.gives_frames
+
 
 def _aspect(context: Any) -> Fraction | None:
     """The sample aspect ratio that a decoder tells; None for square pixels."""

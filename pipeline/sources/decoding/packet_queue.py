@@ -163,6 +163,11 @@ class PacketReader(threading.Thread):
         return len(self._queue)
 
     @property
+    def gives_frames(self) -> bool:
+        """Whether no packet was taken since the last frame."""
+        return self._fruitless is None
+
+    @property
     def failure(self) -> Exception | None:
         """What ended the stream, once `take` has given None."""
         return self._demuxer.failure
@@ -182,12 +187,12 @@ class PacketReader(threading.Thread):
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._queue) or self._ended or self._closed, SILENCE):
                 self._demuxer.failure = av.error.TimeoutError(errno.ETIMEDOUT, "no packet of the video")
-            elif self._fruitless is None:
-                self._fruitless = time.monotonic()
-            elif time.monotonic() - self._fruitless > NO_FRAME and not self._ended:
+            elif self._fruitless and time.monotonic() - self._fruitless > NO_FRAME and not self._ended:
                 self._demuxer.failure = av.error.InvalidDataError(errno.EINVAL, "no frame")
                 return None, False
             found = self._queue.take(time.monotonic()) if not self._closed else None
+            if found and self._fruitless is None:
+                self._fruitless = time.monotonic()
             self._changed.notify_all()
         return (found[0].packet, found[1]) if found else (None, False)
 

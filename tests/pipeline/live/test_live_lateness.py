@@ -85,6 +85,16 @@ def test_waiting_packets_are_no_stall_of_the_camera(clock: VirtualClock) -> None
     assert camera.status.state is SourceState.BEHIND
 
 
+def test_packets_without_frames_are_called_a_loss(clock: VirtualClock) -> None:
+    camera = LiveCapture(TestCamera, source := TestCamera(), name="camera")
+    steady(camera, clock, 25, 30)
+    camera._reading = source
+    clock.sleep(2)
+    assert "stopped sending" in camera.status.problem
+    source.is_undecodable = True  # type: ignore[attr-defined]
+    assert (camera.status.state, "next key frame" in camera.status.problem) == (SourceState.STALLED, True)
+
+
 def test_overdue_frames_are_dropped_if_newer_ones_wait(clock: VirtualClock) -> None:
     camera, shown = LiveCapture(TestCamera, TestCamera(), name="camera"), []
     for _ in range(100):

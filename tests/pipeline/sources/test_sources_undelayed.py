@@ -213,11 +213,14 @@ def test_packets_that_give_no_frame_end_a_live_stream(monkeypatch: pytest.Monkey
         with pytest.raises(SourceError) as caught:
             list(source)
         assert caught.value.problem is Problem.CODEC
+        assert source.is_undecodable
         hold.set()
 
 
-def test_a_udp_port_of_another_program_is_not_taken_over() -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.1", 0))
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_udp_port_of_another_program_is_not_taken_over(family: socket.AddressFamily) -> None:
+    host, written = ("127.0.0.1", "127.0.0.1") if family == socket.AF_INET else ("::1", "[::1]")
+    with socket.socket(family, socket.SOCK_DGRAM) as other:
+        other.bind((host, 0))
         with pytest.raises(CliprlError, match="another program receives on port"):
-            open_source(f"udp://127.0.0.1:{other.getsockname()[1]}")
+            open_source(f"udp://{written}:{other.getsockname()[1]}")
