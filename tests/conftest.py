@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -88,6 +89,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep the order of `pytest_collection_modifyitems`: xdist would begin with the files of most tests, long or not."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Exclude modules and tests, a million objects, from garbage collection: each full one would read all of them."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
