@@ -36,18 +36,24 @@ METHOD = {
 }
 LOADING = "loading alone"
 # Rendered scenes: enough to read from the page cache instead of one decoded file.
-SCENES = ("data.scenes=48", "data.policy_scenes=12", "data.frames=2", "data.train=[]", "data.policy=[]", "data.test=[]")
-OVERRIDES = (*SCENES, "network.weights=", "scoring.scenes=0", "contrastive.steps=0", "data.larynx=")
+SCENES = ("data.scenes=48", "data.policy_scenes=12", "data.frames=2")
+OVERRIDES = (
+    *("data.train=[]", "data.policy=[]", "data.test=[]", "data.larynx="),
+    *("network.weights=", "scoring.scenes=0", "contrastive.steps=0"),
+)
 # By stage: quantity to its samples.
 TrainingSamples = dict[str, dict[str, list[float]]]
 UNITS = {"pictures": "pictures/s", "step": "ms", "waiting for data": "%", "GPU busy": "%"}
 
 
 def recipe_of(name: str, settings: Sequence[str]) -> Recipe:
-    """Load a recipe with rendered scenes in place of its data. Raises UsageError as `load_recipe` does."""
+    """Load a recipe with rendered scenes, as many as `settings` say, in place of its data.
+
+    Raises UsageError as `load_recipe` does.
+    """
     from cliprl.models.config.load import load_recipe
 
-    return load_recipe(name, [*settings, *OVERRIDES])
+    return load_recipe(name, [*SCENES, *settings, *OVERRIDES])
 
 
 def one_round(

@@ -19,24 +19,24 @@ from cliprl.models.data import batch_loader
 from cliprl.models.training import throughput
 from cliprl.models.training.stages import supervised
 
-SETTINGS = ("data.height=96", "data.width=120", "supervised.batch=2", "reinforcement.batch=2", "data.workers=1")
+SETTINGS = (
+    *("data.scenes=2", "data.policy_scenes=1", "data.height=96", "data.width=120", "data.workers=1"),
+    *("supervised.batch=2", "reinforcement.batch=2"),
+)
 STAGES = ("supervised", "reinforcement")
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(training, "SCENES", ("data.scenes=2", "data.policy_scenes=1", "data.frames=2"))
-    monkeypatch.setattr(training, "OVERRIDES", (*training.SCENES, "scoring.scenes=0", "contrastive.steps=0"))
+def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
     path.write_text(f"name = 'tiny'\n{NETWORK}")
     return path
 
 
 def test_the_command_measures_both_stages_and_the_loader(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    recipe, file = tmp_path / "tiny.toml", tmp_path / "training.json"
-    recipe.write_text(f"name = 'tiny'\n{NETWORK}")
+    file = tmp_path / "training.json"
     words = [str(recipe), "--device", "cpu", "--rounds", "1", "--seconds", "0.2", "--warm-up", "0", "-o", str(file)]
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     monkeypatch.setattr(sys, "argv", ["cliprl-bench", "training", *words, *settings])
@@ -67,7 +67,7 @@ def test_planted_slow_loader_shows_as_the_stages_wait(
     for module in (training, throughput, batch_loader):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(supervised.Supervised, "step", step)
-    job = BenchJob("", rounds=1, seconds=1.5, warm_up=0, spare=0)
+    job = BenchJob("", rounds=1, seconds=0.6, warm_up=0, spare=0)
     waits, paces = [], []
     for seconds in (0.02, 0.5):
         monkeypatch.setattr(batch_loader, "ThreadPoolExecutor", lambda *_, s=seconds, **__: VirtualLoader(clock, s))

@@ -201,7 +201,9 @@ def assert_texts_are_separated_once(folder: Path) -> None:
 
 
 def test_texts_of_classes_are_separated() -> None:
-    network = ClipSegmenter(load_recipe("small", ["network.tower=test_resnet", "network.weights="]).network)
+    network = ClipSegmenter(
+        load_recipe("small", ["network.tower=test_resnet", "network.weights=", "network.text_width=32"]).network
+    )
     with torch.no_grad():
         assert largest_cosine(network) > 0.5
     class_texts.separate_texts(network, SCENE_CLASSES, 0)

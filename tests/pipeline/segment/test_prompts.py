@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliprl.engines import Bundle, BundleError, TextEngine, UsageError, compile_engine, open_bundle
+from cliprl.engines import Bundle, BundleError, CliprlError, TextEngine, UsageError, compile_engine, open_bundle
 from cliprl.engines.bundle.bundle import TEXT, TOKENIZER
 from cliprl.pipeline import Segmenter, with_prompts
 from cliprl.pipeline.segment.prompts import PALETTE, parse_prompt
@@ -42,7 +42,16 @@ THREAD = 6
 def tiny(seed: int) -> ClipSegmenter:
     torch.manual_seed(seed)
     config = NetworkConfig(
-        weights="", height=HEIGHT, width=WIDTH, embedding=32, text_width=32, text_layers=2, context=CONTEXT
+        tower="test_resnet",
+        weights="",
+        height=HEIGHT,
+        width=WIDTH,
+        embedding=32,
+        pyramid=16,
+        features=8,
+        text_width=32,
+        text_layers=2,
+        context=CONTEXT,
     )
     return ClipSegmenter(config).eval()
 
@@ -259,10 +268,14 @@ def test_a_bundle_without_a_text_network_says_so(bundle: Bundle) -> None:
         with_prompts(plain, ["grasper"])
 
 
-def test_a_network_that_is_not_the_bundles_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    copy = copied(bundle, tmp_path)
-    with pytest.raises(Exception, match=r"'background-tissue' is not the bundle's"):
-        add_text(open_bundle(copy), tiny(1))
+def test_a_network_that_is_not_the_bundles_is_refused(
+    made: tuple[Bundle, ClipSegmenter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text network that was exported of it gives other texts than the bundle's."""
+    other = replace(open_bundle(copied(made[0], tmp_path)), embeddings=np.roll(made[0].embeddings, 1, axis=0))
+    monkeypatch.setattr("cliprl.models.export.export.write_text_tower", lambda *_: None)
+    with pytest.raises(CliprlError, match=r"'background-tissue' is not the bundle's"):
+        add_text(other, made[1])
 
 
 def copied(bundle: Bundle, folder: Path) -> Path:
