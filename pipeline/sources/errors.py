@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from contextlib import suppress
 from enum import StrEnum
@@ -140,6 +141,18 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceErro
 )
 
 
+# What libav has no class for, by the number of the error.
+_NUMBERS = {
+    errno.EBUSY: "is in use by another program: end that program",
+    errno.ENODEV: "is no longer there: attach it again",
+    errno.ENXIO: "is no longer there: attach it again",
+    errno.ENETUNREACH: "can't be reached from here: check the network of this machine",
+    errno.EHOSTUNREACH: "can't be reached from here: check the address, and whether it is switched on",
+    errno.EADDRINUSE: "can't be read: another program receives on its port: end it, or choose another port",
+    errno.EMFILE: "needs more open files than this program may have: raise the limit (ulimit -n)",
+}
+
+
 def source_error(kind: type[SourceError], problem: Problem, text: str) -> SourceError:
     """An error of this kind, with its problem."""
     error = kind(text)
@@ -180,9 +193,13 @@ def explain(error: BaseException, name: str) -> SourceError:
     for classes, problem, kind, text in _MEANINGS:
         if isinstance(error, classes):
             return source_error(kind, problem, f"{shown} {text}")
+    if (number := getattr(error, "errno", None)) in _NUMBERS:
+        return SourceError(f"{shown} {_NUMBERS[number]}")
     lines = redact(str(getattr(error, "strerror", None) or error)).splitlines()
     reason = lines[0] if lines else type(error).__name__
     remedy = (
         "check the address, and where its server leads to" if "://" in name else "check what it is, or copy it again"
     )
+    if name.startswith("/dev/"):
+        remedy = "check what it is, and size, rate and format (v4l2-ctl --list-formats-ext)"
     return SourceError(f"{shown} can't be read ({reason}): {remedy}")

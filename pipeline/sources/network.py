@@ -116,5 +116,5 @@ def _resolve(url: str) -> None:
         if urlsplit(redact(url)).hostname != host:
             raise CliprlError(f"{redact(url)}: no such host: {ESCAPES}") from None
         raise CliprlError(f"{redact(url)}: no such host '{host}': check the name and the network") from None
-    except ValueError as error:
-        raise UsageError(f"{redact(url)} is not an address ({error}): write it as rtsp://HOST:PORT/PATH") from None
+    except ValueError:  # its text may hold the password
+        raise UsageError(f"{redact(url)} is not an address: write it as rtsp://HOST:PORT/PATH; {ESCAPES}") from None

@@ -25,4 +25,8 @@ def open_camera(name: str, options: SourceOptions) -> VideoSource:
     if not Path(path).exists():
         found = ", ".join(device.path for device in list_devices())
         raise UsageError(f"no such device {path}: {f'use one of {found}' if found else 'attach a camera'}")
-    return VideoSource(path, format="v4l2", options=WITHOUT_PARSER | settings, timeout=TIMEOUT, live=True)
+    source = VideoSource(path, format="v4l2", options=WITHOUT_PARSER | settings, timeout=TIMEOUT, live=True)
+    given, asked = f"{source.info.width}x{source.info.height}", settings.get("video_size")
+    if asked and asked != given:
+        source.note(f"the camera gives {given}, not {asked}: v4l2-ctl --list-formats-ext lists what it can give")
+    return source

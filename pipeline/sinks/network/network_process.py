@@ -10,12 +10,14 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import av
 
@@ -114,6 +116,8 @@ def main() -> None:
 
 
 def _pass_on(data: Any, url: str, format: str, options: dict[str, str]) -> None:
+    with suppress(ValueError):  # its text may hold the password
+        socket.getaddrinfo(urlsplit(url).hostname, None)  # libav calls an unknown name an input/output error
     with (
         av.open(data, format=MUXER, options=_PROBE) as source,
         av.open(url, "w", format=format, container_options=options, timeout=_TIMEOUT) as sink,

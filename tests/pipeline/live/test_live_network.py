@@ -347,6 +347,11 @@ def test_large_first_frame_waits_for_a_slow_start(monkeypatch: pytest.MonkeyPatc
         assert receiver.recv(65536)
 
 
+def test_an_unknown_host_of_an_output_is_called_so() -> None:
+    with pytest.raises(socket.gaierror):
+        network_process._pass_on(None, "rtmp://user:secret@no-such-host.invalid/live", "flv", {})
+
+
 @pytest.mark.skipif(has_srt(), reason="this libav has SRT")
 def test_missing_srt_is_an_error_with_a_workaround() -> None:
     for attempt in (open_source, lambda url: open_sink(url, OutputSpec(TestCamera().info, CLASSES))):

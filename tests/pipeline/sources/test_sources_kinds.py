@@ -11,8 +11,10 @@ from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -21,9 +23,9 @@ from PIL import Image
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import allocate_planes
-from cliprl.pipeline.sources import SourceOptions, open_source
+from cliprl.pipeline.sources import SourceOptions, open_source, v4l2
 from cliprl.pipeline.sources.demo import DemoOptions
-from cliprl.pipeline.sources.errors import redact
+from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.v4l2 import open_camera
 from cliprl.pipeline.sources.v4l2_devices import device_options, find_device, list_devices
 
@@ -304,6 +306,7 @@ def test_a_connection_closed_early_is_noted(server: str) -> None:
         ("rtsp://u:word@no-such-host.invalid/a", CliprlError, "no such host"),
         ("gopher://u:word@127.0.0.1/a", UsageError, "no such kind of address"),
         ("http://u:word@[bad/a", UsageError, "not an address"),
+        ("rtsp://u:℀word@127.0.0.1/a", UsageError, "not an address"),
     ],
 )
 def test_network_errors_are_told_apart_and_keep_secrets(
@@ -350,6 +353,24 @@ def test_cameras_are_listed_and_found_by_name(system: Path) -> None:
     with pytest.raises(UsageError, match=r"no camera is called 'x': use one of Webcam \(/dev/video2\); Endoscope"):
         find_device("x", system)
     assert list_devices(system / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EBUSY, "in use by another program"), (errno.ENODEV, "attach it again"), (errno.EINVAL, "list-formats-ext")],
+)
+def test_a_camera_that_can_not_be_read_is_told_why(number: int, words: str) -> None:
+    assert words in str(explain(av.error.FFmpegError(number, os.strerror(number)), "/dev/video0"))
+
+
+def test_another_size_than_asked_for_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "video0").touch()
+    notes: list[str] = []
+    camera = SimpleNamespace(info=SimpleNamespace(width=640, height=480), note=notes.append)
+    monkeypatch.setattr(v4l2, "VideoSource", lambda *arguments, **more: camera)
+    for size in ("640x480", "1280x720"):
+        v4l2.open_camera(f"{tmp_path}/video0?size={size}", SourceOptions())
+    assert [note.split(":")[0] for note in notes] == ["the camera gives 640x480, not 1280x720"]
 
 
 def test_what_a_camera_is_asked_for() -> None:
