@@ -87,7 +87,7 @@ def _figures(case: CaseRecorder, length: float) -> str:
         ("Camera stalls", f"{case.number_of_stalls}"),
         ("Damaged frames", f"{case.damaged}"),
         ("Not segmented", f"{case.frames - case.segmented}"),
-        ("Low confidence", f"{share:.1%}"),
+        ("Low confidence", f"{share:.1%}" if case.segmented else "not segmented"),
     ]
     return f"<dl>{''.join(f'<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>' for k, v in rows)}</dl>"
 

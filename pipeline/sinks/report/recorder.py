@@ -58,6 +58,7 @@ class CaseRecorder:
         self._guard, self._converter = BodyGuard(), FrameConverter()
         self._last: float | None = None
         self._period = float(1 / spec.stream.rate) if spec.stream.rate else 0.04
+        self._length = self._period  # of the newest frame, in seconds
 
     def add(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Add a frame, as the overlay has drawn it."""
@@ -69,7 +70,7 @@ class CaseRecorder:
             self._view(frame, segmentation)
             painted = np.rot90(frame_labels(frame, segmentation) > 0, -(frame.rotation // 90))
         if self._guard.update(frame, np.ascontiguousarray(painted)):
-            self.outside.add(frame.index, frame.seconds, self._period)
+            self.outside.add(frame.index, frame.seconds, self._length)
 
     def _time(self, frame: Frame) -> None:
         gap = 0.0 if self._last is None else frame.seconds - self._last
@@ -82,22 +83,23 @@ class CaseRecorder:
         elif gap > 0:
             self._period += 0.1 * (gap - self._period)
         self._last, self.frames = frame.seconds, self.frames + 1
-        self.end = frame.seconds + (float(frame.duration * frame.time_base) or self._period)
+        self._length = float(frame.duration * frame.time_base) or self._period
+        self.end = frame.seconds + self._length
 
     def _view(self, frame: Frame, segmentation: Segmentation) -> None:
         for found in class_statistics(segmentation):
             spec = self.spec.classes[found.class_id]
             if found.share >= LEAST_SHARE and spec.kind != "background" and spec.shown:
                 line = self.classes.setdefault(found.class_id, PresenceTimeline())
-                line.add(frame.index, frame.seconds, self._period)
+                line.add(frame.index, frame.seconds, self._length)
         if segmentation.instances is not None:
             self.tracked = True
             for item in segmentation.instances.items:
                 self.instruments.setdefault(item.id, (item.name, PresenceTimeline()))[1].add(
-                    frame.index, frame.seconds, self._period
+                    frame.index, frame.seconds, self._length
                 )
         if segmentation.damage is not None:
-            self.quality.add(frame.index, frame.seconds, self._period, segmentation.damage)
+            self.quality.add(frame.index, frame.seconds, self._length, segmentation.damage)
         if segmentation.confidence < LOW_CONFIDENCE:
             self.low += 1
             self._keep(frame, segmentation.confidence)

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
@@ -94,6 +95,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("report")
     written(made, case())
     return made
+
+
+def test_nothing_is_in_view_for_longer_than_the_video(tmp_path: Path) -> None:
+    slow = [replace(frame(index, pts=5 * index, chroma=90), duration=1) for index in range(40)]
+    report = written(tmp_path, ((one, None) for one in slow))
+    outside = next(line for line in report["timelines"] if line["kind"] == "view")
+    assert 0 < outside["seconds_in_view"] <= report["end"] - report["start"]
+    page = (tmp_path / "r.html").read_text()
+    assert "<dt>Low confidence</dt><dd>not segmented</dd>" in page
 
 
 def test_the_report_has_entries_exits_stalls_and_doubtful_frames(folder: Path) -> None:
