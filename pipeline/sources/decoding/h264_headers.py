@@ -31,11 +31,12 @@ def h264_reordering(context: Any) -> int:
 
 
 class LossWatch:
-    """Finds lost frames of H.264 with start codes, to which others refer, by their numbers. Decoders hide them."""
+    """Finds lost frames of H.264 to which others refer, by their numbers. Decoders hide them."""
 
     def __init__(self, extradata: bytes | None) -> None:
         self._bits = 0  # of a frame's number; 0: unknown, or numbers may be left out
         self._last: int | None = None
+        self._length = _length_size(extradata or b"")
         for unit in _units(extradata or b""):
             if unit and unit[0] & 0x1F == _SETTINGS:
                 self._configure(unit)
@@ -46,16 +47,13 @@ class LossWatch:
 
     def is_after_loss(self, data: bytes) -> bool:
         """Return whether a frame follows a lost one to which others refer. Frames come in decoding order."""
-        at = data.find(_START)
-        while 0 <= at < len(data) - 4:
-            at += len(_START)
+        for at in _starts(data, self._length):
             kind = data[at] & 0x1F
             if kind in _SLICES:
                 with suppress(IndexError):
                     return self._is_gap(data[at], _Bits(data[at + 1 : at + _HEADER]))
             if kind == _SETTINGS:
                 self._configure(data[at : at + _LONGEST_SETTINGS])
-            at = data.find(_START, at)
         return False
 
     def _configure(self, unit: bytes) -> None:
@@ -87,6 +85,22 @@ def _units(extradata: bytes) -> Iterator[bytes]:
         start, size = at + 2, int.from_bytes(extradata[at : at + 2], "big")
         at = start + size
         yield extradata[start:at]
+
+
+def _length_size(extradata: bytes) -> int:
+    """Return the bytes of the length before each unit, as MP4 and FLV have it; 0 for start codes."""
+    return (extradata[4] & 3) + 1 if extradata[:1] == _MP4_VERSION and len(extradata) > 4 else 0
+
+
+def _starts(data: bytes, length_size: int) -> Iterator[int]:
+    """Yield the place of the first byte of each unit of a frame."""
+    at = 0
+    while length_size and at + length_size < len(data):
+        yield at + length_size
+        at += length_size + int.from_bytes(data[at : at + length_size], "big")
+    while not length_size and 0 <= (at := data.find(_START, at)) < len(data) - len(_START):
+        at += len(_START)
+        yield at
 
 
 class _Bits:

@@ -93,20 +93,21 @@ class LiveDamage:
     """
 
     def __init__(self, context: Any) -> None:
-        data = context.extradata or b""
-        has_start_codes = not data.startswith(b"\1")
-        self._losses = LossWatch(data if context.name == "h264" else b"") if has_start_codes else None
+        self._losses = LossWatch(context.extradata if context.name == "h264" else None)
         self._left: int | None = None
 
     def restart(self) -> None:
         """The decoder was emptied: what comes next begins with a key frame, if there are any."""
         self._left = None
-        if self._losses:
-            self._losses.restart()
+        self._losses.restart()
 
     def is_after_loss(self, packet: Any, codec: str) -> bool:
-        """Return whether a packet for the decoder of a codec lacks a part, or follows a lost one."""
-        return codec == "h264" and self._losses is not None and self._losses.is_after_loss(bytes(packet))
+        """Return whether a packet for the decoder of a codec follows a lost one."""
+        if codec != "h264":
+            return False
+        if packet.has_sidedata("new_extradata"):  # the sender has changed its settings
+            self._losses = LossWatch(bytes(packet.get_sidedata("new_extradata")))
+        return self._losses.is_after_loss(bytes(packet))
 
     def spreads(self, *, is_key: bool, damaged: bool) -> bool:
         """Return whether the next frame may be wrong; `damaged`: it is damaged itself."""

@@ -77,6 +77,33 @@ def test_live_frames_are_damaged_until_a_key_frame(lost: int | None, first: int,
     assert marks[-1][0] >= 58
 
 
+def flash_video(path: Path, group: int, first: int, lost: int | None = None) -> bytes:
+    """FLV of 30 frames with the times from frame `first` on."""
+    with av.open(str(path), "w", format="flv") as container:
+        stream: Any = container.add_stream(
+            "libx264", rate=25, options={"bf": "0", "g": str(group), "sc_threshold": "0"}
+        )
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        packets = []
+        for index in range(first, first + 30):
+            image = video_frame(moving(index, 96, 96))
+            image.pts, image.time_base = index, Fraction(1, 25)
+            packets += stream.encode(image)
+        container.mux([packet for at, packet in enumerate(packets + stream.encode()) if at != lost])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("lost", [None, 6])
+def test_frames_of_a_sender_with_new_settings_are_watched(lost: int | None, tmp_path: Path) -> None:
+    """RTMP and the like have lengths in place of start codes, and the settings apart; frames may be lost before the server."""
+    header = 13
+    stored = flash_video(tmp_path / "a.flv", 250, 0) + flash_video(tmp_path / "b.flv", 20, 30, lost)[header:]
+    (tmp_path / "live.flv").write_bytes(stored)
+    with VideoSource(str(tmp_path / "live.flv"), live=True) as source:
+        damaged = [round(frame.seconds * 25) for frame in source if frame.damaged]
+    assert damaged == ([] if lost is None else list(range(37, 50)))
+
+
 @pytest.mark.parametrize(("name", "place"), [("slices", 0), ("slices", 2), ("small slices", 1), ("large slices", 1)])
 def test_a_frame_that_lacks_a_part_is_damaged(name: str, place: int, tmp_path: Path) -> None:
     packets = coded(STREAMS.get(name, {"bf": "0", "x264-params": "slices=4:qp=8"}), frames=24)
