@@ -76,6 +76,8 @@ class Part:
         It may also lie on the line of one that is cut off, whose axis counts if this part is too short for a shaft. Where it
         suits the shafts of several, the nearest counts, of hidden ones only without `before_hidden`.
         """
+        if not self.runs:
+            return 0
         shown: dict[int, list[Part]] = {}
         for part in parts:
             if part.key and part.group == self.group:
@@ -93,7 +95,7 @@ class Part:
                 rivals = [tracks[key] for key in shown] if before_hidden else tracks.values()
                 found = found and not self._is_nearer_to_another(known, rivals)
             else:
-                found = cut_off and bool(self.runs) and any(self._is_behind(part, known) for part in held)
+                found = cut_off and any(self._is_behind(part, known) for part in held)
                 found = found and not any(self._is_of(other) for other in hidden)
             if found:
                 return key
@@ -117,7 +119,7 @@ class Part:
         """Whether it enters with a shaft that leads to a part, or else with a short piece on the axis of a part near it."""
         if self.shafts:
             return any(self._reaches(shaft, part) for shaft in self.shafts)
-        return bool(self.runs and self.beside([part])) and self._is_on_axis(part)
+        return bool(self.beside([part])) and self._is_on_axis(part)
 
     def _is_behind(self, part: Part, known: Shaft) -> bool:
         """Whether it lies on the long axis of a part whose shaft, as it was last seen, entered on this side."""

@@ -134,10 +134,10 @@ def _divide(
     keys: list[int],
     tracks: Mapping[int, Track],
 ) -> list[Part]:
-    """Divide a region among the tracks `keys`. counts: how many of its cells each track is expected in."""
+    """Divide a region among the tracks `keys`. counts: how many of its cells each track is expected in; at 0, none."""
     if not keys:
         return _by_shafts(whole)
-    if returned := _returned(whole, keys, expected, maps, tracks):
+    if counts[0] >= SPLIT_CELLS and (returned := _returned(whole, keys, expected, maps, tracks)):
         expected = expected.copy()
         for key, cells in returned.items():
             expected.ravel()[cells] = key
@@ -168,8 +168,6 @@ def _returned(
     if not hidden or maps.looks is None:
         return {}
     free = (expected == 0).view(np.uint8) & whole.mask
-    if np.count_nonzero(free) < SPLIT_CELLS:
-        return {}
     found: dict[int, NDArray[np.intp]] = {}
     for track in hidden:
         assert track.place is not None
