@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines import UsageError
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.segmentation import DamageEstimate, Segmentation
 from cliprl.pipeline.core.statistics import MAX_SAMPLES, STAGES, Summary, latencies_of
@@ -87,6 +88,13 @@ class Frame:
     times: dict[str, float] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
     threads: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for planes of another form: some would give wrong masks without an error."""
+        luma, chroma, halves = self.luma, self.chroma, (*((size + 1) // 2 for size in self.luma.shape), 2)
+        if chroma.shape != halves or not luma.size or not luma.dtype == chroma.dtype == np.uint8:
+            forms = f"luma {luma.dtype} {luma.shape} and chroma {chroma.dtype} {chroma.shape}"
+            raise UsageError(f"a frame of {forms}: give uint8 (H, W) and uint8 (ceil(H/2), ceil(W/2), 2), Cb before Cr")
 
     @property
     def height(self) -> int:

@@ -160,6 +160,10 @@ class FrameSegmenter(Protocol):
         """The stages in order; after the last one the context has a segmentation."""
         ...
 
+    def reset(self) -> None:
+        """Forget the frames so far. A stream calls it when it begins."""
+        ...
+
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """Create the ring of frame slots that the stages read from, in the memory of their device."""
         ...

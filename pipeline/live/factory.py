@@ -13,7 +13,7 @@ from cliprl.engines import CliprlError, UsageError, ignore_message
 from cliprl.pipeline.core.interfaces import OutputSpec, Sink, Source, StreamInfo
 from cliprl.pipeline.core.passthrough import without_audio
 from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.sinks.base import check_sink
+from cliprl.pipeline.sinks.group_errors import check_sink
 from cliprl.pipeline.sinks.null import NULL
 from cliprl.pipeline.sinks.registry import is_h264_stream, is_stream
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source

@@ -107,7 +107,7 @@ def _cut(frame: Frame, view: Viewport) -> tuple[Plane, Plane]:
 class Segmenter:
     """Maps `Frame` to `Segmentation` with the engines of one bundle and the refined logits of the previous frame as a prior.
 
-    Use one segmenter per stream, and none in a process that was forked (OpenVINO may hang there: multiprocessing's "spawn").
+    It serves one stream at a time, and none in a process that was forked (OpenVINO may hang there: multiprocessing's "spawn").
     `steps` is the largest number of refinement steps per frame (None: the bundle's default; 0: no
     refinement). `budget_ms` limits the time spent on a frame: steps that would end later are left out. `threads` 0 lets the
     networks use half of the cores. `prompts` add or reword classes (see `with_prompts`): "grasper", "thread=suture, stitches
@@ -226,7 +226,7 @@ class Segmenter:
             context.segmentation = merge_unsure(found, self._parts, self._part_share) if self._parts else found
 
     def reset(self) -> None:
-        """Forget the previous frame and the field of view. Call it before another stream."""
+        """Forget the previous frame and the field of view. A `Stream` does so when it begins."""
         self._detector = FieldOfViewDetector(*size_of(self.bundle))
         self._prior = TemporalPrior()
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from cliprl.engines import CliprlError, UsageError, reason_of
+from cliprl.engines import CliprlError, reason_of
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import BaseSink, Sink
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.group_errors import check_sink, failure_at_end, report_failures
 
 
 class FileSink(BaseSink):
@@ -126,7 +127,7 @@ class SinkGroup:
         """Raises UsageError if a sink lacks a part of the protocol."""
         for sink in sinks:
             check_sink(sink)
-        self.sinks = tuple(sinks)
+        self.sinks = self._open = tuple(sinks)
         self._frames = 0
 
     @property
@@ -164,28 +165,11 @@ class SinkGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        failures: list[Exception] = []
-        for sink in self.sinks:
+        failures: list[CliprlError] = []
+        sinks, self._open = self._open, ()
+        for sink in sinks:
             try:
                 sink.__exit__(kind, error, trace)
-            except CliprlError as failure:
-                failures.append(failure)
             except Exception as failure:
-                failures.append(CliprlError(f"{type(sink).__name__} failed at its end: {failure!r}"))
-                failures[-1].__cause__ = failure
-        if failures:
-            raise CliprlError("; ".join(str(failure) for failure in failures)) from failures[0]
-
-
-def check_sink(sink: object) -> None:
-    """Raise UsageError if a sink lacks a part of the protocol, before it is given a frame."""
-    missing = [
-        name
-        for owner, names in ((type(sink), ("__enter__", "__exit__")), (sink, ("write", "close")))
-        for name in names
-        if not callable(getattr(owner, name, None))
-    ]
-    if missing:
-        raise UsageError(
-            f"the sink {type(sink).__name__} lacks {', '.join(missing)}: see cliprl.pipeline.core.interfaces.Sink"
-        )
+                failures.append(failure_at_end(sink, failure))
+        report_failures(failures, error)

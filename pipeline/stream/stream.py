@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from cliprl.engines import UsageError
 from cliprl.pipeline.core.buffers import FrameRing, Policy, RingClosed
 from cliprl.pipeline.core.frame import Frame, FrameContext, Profiler, Stage, StatisticsRecorder
 from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter, OnFrame, Sink, Source, StreamInfo
@@ -18,6 +17,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
+from cliprl.pipeline.stream.checks import check_frame_count, check_unused, in_use
 from cliprl.pipeline.stream.notes import notes_of_run
 from cliprl.pipeline.stream.pace import RealTimePace
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
@@ -46,7 +46,7 @@ class Stream:
     without an overlay nothing is drawn. `profiler` marks the stages for a profiler. Leaving the stream (a context manager)
     closes the source and the sinks, also after an error or `stop`, so that the written files can be read. `realtime`: a file
     is read at its own rate at most, for outputs that are watched meanwhile. interrupted: whether `stop` was called. A stream
-    runs once.
+    runs once, and resets the segmenter when it begins. Of the streams that share a segmenter one may run at a time.
     """
 
     def __init__(
@@ -80,8 +80,7 @@ class Stream:
         self._pace = RealTimePace() if realtime and not source.info.live else None
         self._has_reader = self._pace is not None or workers == len(stages) or getattr(source, "waits", True)
         supply: Supply[FrameContext] = ContextSupply(self._ring, profiler)
-        if not self._has_reader:
-            supply = SourceSupply(self._ring, self._frames(), profiler)
+        supply = supply if self._has_reader else SourceSupply(self._ring, self._frames(), profiler)
         self._scheduler = StageScheduler(supply, stages, workers)
         self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
         self.interrupted = self._began = False
@@ -92,9 +91,8 @@ class Stream:
 
         Raises the error of a stage after the sinks were closed.
         """
-        self._check_unused()
-        if frames is not None and frames < 0:
-            raise UsageError(f"frames {frames} is negative: give how many frames to process, or leave it out for all")
+        check_unused(self._began)
+        check_frame_count(frames)
         self._wanted = frames if self._ring.policy == "wait" else None
         with self:
             for frame, segmentation in self:
@@ -109,9 +107,9 @@ class Stream:
 
         Iterate inside `with stream:`, whose end completes the outputs; until then they have their partial names.
         """
-        self._check_unused()
+        check_unused(self._began)
         self._began = True
-        with single_threaded():
+        with single_threaded(), in_use(self.segmenter):
             if self._has_reader:
                 self._reader.start()
             self._scheduler.start()
@@ -122,10 +120,6 @@ class Stream:
                     self._ring.release(context.frame)
             finally:
                 self._end()
-
-    def _check_unused(self) -> None:
-        if self._began:
-            raise UsageError("a Stream runs once: make another one, with a source and sinks that are opened anew")
 
     def _read(self) -> None:
         """Decode frames into the ring until the source ends or the stream is stopped."""
@@ -140,10 +134,13 @@ class Stream:
 
     def _frames(self) -> Iterator[Frame]:
         """Yield decoded frames in slots of the ring until the source ends or the stream is stopped."""
-        frames = iter(self._decode, None)
+        wanted = itertools.count() if self._wanted is None else range(self._wanted)
         with suppress(RingClosed):
-            yield from islice(frames, self._wanted)
-            next(frames, None)  # one frame more than wanted shows whether the source ends there
+            for _ in wanted:
+                if (frame := self._decode()) is None:
+                    return
+                yield frame
+            self._decode()  # one frame more than wanted shows whether the source ends there
 
     def _decode(self) -> Frame | None:
         # A live source mostly waits for its frames.

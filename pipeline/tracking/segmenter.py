@@ -35,12 +35,21 @@ class TrackingSegmenter:
 
         Raises UsageError if `follow` names nothing that can be followed: see `FollowTarget.parse`.
         """
-        self._segmenter = segmenter
-        self._follower = None if follow is None else Follower(FollowTarget.parse(follow, classes))
-        groups = ClassGroups.of(classes)
-        self._tracker = InstrumentTracker(groups)
-        self._by_network = None if video_network is None else _object_follower(video_network, groups)
+        self._segmenter, self._video_network = segmenter, video_network
+        self._target = None if follow is None else FollowTarget.parse(follow, classes)
+        self._groups = ClassGroups.of(classes)
+        self._forget()
         self.steps, self.budget, self.waits_for_device = segmenter.steps, segmenter.budget, segmenter.waits_for_device
+
+    def reset(self) -> None:
+        """Forget the frames and instruments so far: numbers begin anew."""
+        self._segmenter.reset()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tracker = InstrumentTracker(self._groups)
+        self._follower = None if self._target is None else Follower(self._target)
+        self._by_network = None if self._video_network is None else _object_follower(self._video_network, self._groups)
 
     @property
     def notes(self) -> Sequence[str]:

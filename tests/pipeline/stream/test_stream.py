@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from cliprl.pipeline import (
 from cliprl.pipeline.core import thread_policy
 from cliprl.pipeline.core.interfaces import PlaneAllocator
 from cliprl.pipeline.sources.base import FrameSource
+from cliprl.pipeline.tracking.segmenter import TrackingSegmenter
 
 DEMO = "demo:?seconds=1&size=320x256&rate=25"
 
@@ -300,9 +302,12 @@ def test_a_number_of_frames_can_be_asked_for() -> None:
 
 
 def test_negative_numbers_are_refused_with_the_remedy() -> None:
-    sink = Collector()
-    with pytest.raises(UsageError, match="frames -1 is negative: give how many frames to process, or leave it out"):
-        Stream(Numbers(3), sinks=[sink]).run(frames=-1)
+    sink, wrong = Collector(), list[Any]([-1, 2.5, "3"])
+    for frames in wrong:
+        with pytest.raises(
+            UsageError, match=f"frames {frames!r} is not a number of frames: give 0 or more, or leave it"
+        ):
+            Stream(Numbers(3), sinks=[sink]).run(frames=frames)
     assert not sink.pts
     with pytest.raises(UsageError, match="threads -1 is negative: give the CPU threads of the networks, or 0"):
         Segmenter("small", threads=-1)
@@ -338,3 +343,62 @@ def test_the_five_line_example_of_the_readme(tmp_path: Path) -> None:
     summary = Stream(source, segmenter, Overlay(segmenter.classes), [sink]).run()
     assert summary.frames == 10
     assert (tmp_path / "overlay.mp4").stat().st_size > 1000
+
+
+def test_first_error_is_raised_where_sinks_fail_later_too() -> None:
+    class Broken(Collector):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("the lid is stuck")
+
+    sink = Broken(fail_at=3)
+    with pytest.raises(CliprlError, match="disk full") as error:
+        Stream(Numbers(9), sinks=[sink]).run()
+    assert error.value.__notes__ == ["Broken failed at its end: RuntimeError('the lid is stuck')"]
+    assert sink.closed == 1
+    with pytest.raises(CliprlError, match="Broken failed at its end"):
+        Stream(Numbers(9), sinks=[Broken()]).run()
+
+
+def test_a_stop_iteration_in_a_source_is_no_end() -> None:
+    class Exhausted(Numbers):
+        def _read(self, allocate: PlaneAllocator) -> Frame | None:
+            return next(iter(())) if self._next == 3 else super()._read(allocate)
+
+    sink = Collector()
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        Stream(Exhausted(9), sinks=[sink]).run()
+    assert sink.values == [0, 1, 2]
+
+
+def test_a_segmenter_begins_anew_and_serves_one_stream(segmenter: Segmenter) -> None:
+    """The last frame of one video would be the prior of the next one's first, and its instruments would be known."""
+    tracking, runs = TrackingSegmenter(segmenter, segmenter.classes), list[list[Segmentation]]()
+    for _ in range(2):
+        with Stream(open_source("demo:?seconds=0.2&size=320x256&rate=25"), tracking) as stream:
+            runs.append([seen for _, seen in stream if seen is not None])
+    for one, again in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one.probabilities, again.probabilities)
+        assert one.instances is not None
+        assert again.instances is not None
+        np.testing.assert_array_equal(one.instances.ids, again.instances.ids)
+    assert any(seen.instances and seen.instances.items for seen in runs[0])
+    second = Stream(Numbers(2), segmenter)
+    with pytest.raises(UsageError, match="in use by another stream"):
+        Stream(Numbers(2), segmenter).run(lambda *_: print(second.run()))
+    assert Stream(Numbers(2), segmenter).run().frames == 2
+
+
+@pytest.mark.parametrize(
+    ("luma", "chroma"),
+    [
+        (np.zeros((8, 8), np.uint16), np.zeros((4, 4, 2), np.uint8)),
+        (np.zeros((8, 8), np.float32), np.zeros((4, 4, 2), np.float32)),
+        (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 2), np.uint8)),
+        (np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 2), np.uint8)),
+        (np.zeros((0, 8), np.uint8), np.zeros((0, 4, 2), np.uint8)),
+    ],
+)
+def test_planes_of_another_form_are_refused(luma: Any, chroma: Any) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"luma {luma.dtype} {luma.shape} and chroma {chroma.dtype}")):
+        Frame(luma, chroma, 0, Fraction(1, 25), 0)

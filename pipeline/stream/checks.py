@@ -1,0 +1,42 @@
+"""Checks before a stream runs, apart from the way of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cliprl.engines import UsageError
+from cliprl.pipeline.core.interfaces import FrameSegmenter
+
+# The ids of segmenters that a stream runs now.
+_running: set[int] = set()
+
+
+@contextmanager
+def in_use(segmenter: FrameSegmenter | None) -> Iterator[None]:
+    """Reset a segmenter and keep it for one stream. Raises UsageError if another stream runs it."""
+    if segmenter is None:
+        yield
+        return
+    if id(segmenter) in _running:
+        raise UsageError(
+            "the segmenter is in use by another stream, and each result depends on the frame before: make another one"
+        )
+    _running.add(id(segmenter))
+    try:
+        segmenter.reset()
+        yield
+    finally:
+        _running.discard(id(segmenter))
+
+
+def check_unused(began: bool) -> None:
+    """Raise UsageError if a stream has begun already."""
+    if began:
+        raise UsageError("a Stream runs once: make another one, with a source and sinks that are opened anew")
+
+
+def check_frame_count(frames: int | None) -> None:
+    """Raise UsageError if `frames` is no number of frames; None is all."""
+    if frames is not None and (not isinstance(frames, int) or frames < 0):
+        raise UsageError(f"frames {frames!r} is not a number of frames: give 0 or more, or leave it out for all")
