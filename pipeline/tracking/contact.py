@@ -94,17 +94,22 @@ class NearestKeys:
     def _nearest_of(self, group: int) -> NDArray[np.uint16]:
         """Return the key of the nearest track of a group at each cell, 0 where none is near: uint16 (h, w)."""
         if group not in self._nearest:
-            self._nearest[group] = nearest = np.zeros_like(self._last)
-            own = self._group_of.take(self._last) == group
-            box = _box(own.view(np.uint8), math.ceil(_STEP))
-            free = (~own[box]).view(np.uint8)
-            (held,) = (free.ravel() == 0).nonzero()
-            if len(held):
-                distance, number = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-                values = np.zeros(len(held) + 1, np.uint16)
-                values[number.ravel().take(held)] = self._last[box].ravel().take(held)
-                nearest[box] = values.take(number) * (distance <= _STEP)
+            (keys,) = ((self._group_of == group) & (self._held > 0)).nonzero()
+            self._nearest[group] = self._spread(keys) if len(keys) else np.zeros_like(self._last)
         return self._nearest[group]
+
+    def _spread(self, keys: NDArray[np.intp]) -> NDArray[np.uint16]:
+        """Return the nearest of all keys of a group at each cell, 0 where none is near: uint16 (h, w)."""
+        if len(keys) == 1:
+            # Without labels it takes a tenth of the time.
+            distance = cv2.distanceTransform((self._last != keys[0]).view(np.uint8), cv2.DIST_L2, 3)
+            return np.asarray((distance <= _STEP) * np.uint16(keys[0]), np.uint16)
+        free = (self._group_of.take(self._last) != self._group_of[keys[0]]).view(np.uint8)
+        distance, number = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
+        (held,) = (free.ravel() == 0).nonzero()
+        values = np.zeros(len(held) + 1, np.uint16)
+        values[number.ravel().take(held)] = self._last.ravel().take(held)
+        return np.asarray(values.take(number) * (distance <= _STEP), np.uint16)
 
 
 @lru_cache(maxsize=8)
@@ -143,10 +148,10 @@ def share_cells(
     return Shares(owner, others)
 
 
-def _box(region: Mask, around: int = 1) -> tuple[slice, slice]:
-    """Return the rows and columns of a region with some more on each side."""
+def _box(region: Mask) -> tuple[slice, slice]:
+    """Return the rows and columns of a region with one more on each side."""
     x, y, width, height = cv2.boundingRect(region)
-    return slice(max(y - around, 0), y + height + around), slice(max(x - around, 0), x + width + around)
+    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
 def _share_box(
