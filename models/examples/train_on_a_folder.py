@@ -3,7 +3,8 @@
     python train_on_a_folder.py runs/mine
 
 Here the folder is made from rendered scenes; put your own frames and masks in its place. The settings make a run of
-seconds that learns little: raise the steps for a real one. Without captions there is no contrastive stage.
+seconds that learns little: raise the steps for a real one, here or in further words (`supervised.steps=1900`). Without
+captions there is no contrastive stage.
 """
 
 import subprocess
@@ -40,9 +41,9 @@ def make_folder(folder: Path, count: int = 6) -> None:
     (folder / "classes.toml").write_text("\n".join(lines))
 
 
-def main(run: str) -> None:
+def main(run: str, *settings: str) -> None:
     make_folder(Path(run) / "data")
-    options = [f"--set={setting}" for setting in [*RECIPE_SETTINGS, f'data.train=["folder:{run}/data"]']]
+    options = [f"--set={setting}" for setting in [*RECIPE_SETTINGS, f'data.train=["folder:{run}/data"]', *settings]]
     subprocess.run(["cliprl-train", "small", "--out", run, *options], check=True)
     subprocess.run(
         ["cliprl-stream", "demo:?seconds=1", "--bundle", f"{run}/bundle", "-o", f"{run}/overlay.mp4"], check=True

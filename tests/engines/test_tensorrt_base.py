@@ -100,8 +100,8 @@ def test_a_vit_in_eight_bits_is_built_ahead_of_time(short: Path, precision: str,
     plan = make_engine_plan(RTX, short / "encoder.onnx", precision, {}, target)
     inputs, outputs = tensors("encoder")
     assert (plan.inputs, plan.outputs) == (inputs, outputs)
-    half = make_engine_plan(RTX, short / "encoder.onnx", "f16", {}, target)
-    assert len(plan.data) < 0.8 * len(half.data)
+    # The file has four bytes a weight, a plan in half precision two.
+    assert len(plan.data) < 0.8 * (short / "encoder.onnx").stat().st_size / 2
 
 
 def outputs_of(model: Any, inputs: dict[str, Any]) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +12,40 @@ import pytest
 import torch
 
 from cliprl.engines import UsageError
+from cliprl.engines.bundle.bundle import REFINER
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
 from cliprl.models.config.value_types import DecoderKind
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter, check_rgb
 from cliprl.models.evaluation.torch_predictor import TorchPredictor
 from cliprl.models.export.export import TrainedModel, export_bundle
+from cliprl.models.export.onnx_export import write_refiner
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RefinerNetwork]:
+    """A refiner that both networks share: it is exported once. Texts are not asked for: theirs is no export."""
+    torch.manual_seed(0)
+    refiner = RefinerNetwork(8, 8, 16, len(SCENE_CLASSES), ReinforcementConfig())
+    place = tmp_path_factory.mktemp("refiner")
+
+    def write(refiner: RefinerNetwork, *examples: torch.Tensor | Path) -> None:
+        *tensors, folder = examples
+        if not (place / REFINER).exists():
+            write_refiner(refiner, *tensors, place)  # type: ignore[arg-type]
+        shutil.copy(place / REFINER, folder)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cliprl.models.export.onnx_export.write_refiner", write)
+        patch.setattr("cliprl.models.export.export.add_text_if_possible", lambda bundle, network: bundle)
+        yield refiner
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["pyramid", "fused"])
-def test_both_get_the_same_labels(tmp_path: Path, decoder: DecoderKind) -> None:
+def test_both_get_the_same_labels(once: RefinerNetwork, tmp_path: Path, decoder: DecoderKind) -> None:
     """At the size of the export and at another; statistics of batch normalization belong to the weights."""
     torch.manual_seed(0)
     config = NetworkConfig(
@@ -40,9 +63,7 @@ def test_both_get_the_same_labels(tmp_path: Path, decoder: DecoderKind) -> None:
     )
     network = ClipSegmenter(config)
     network.train()(torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8), torch.randn(3, 16))
-    model = TrainedModel(
-        network, RefinerNetwork.beside(network, 8, len(SCENE_CLASSES), ReinforcementConfig()), SCENE_CLASSES, 64, 96, 2
-    )
+    model = TrainedModel(network, once, SCENE_CLASSES, 64, 96, 2)
     bundle = export_bundle(model, tmp_path / "bundle", "tiny", {})
     for size in ((64, 96), (96, 128)):
         eager = TorchPredictor(replace(model, height=size[0], width=size[1]))

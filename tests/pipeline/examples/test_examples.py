@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import pytest
 from media import make_clip
+from tiny import NETWORK
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,5 +50,7 @@ def test_measuring_without_a_video(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_on_a_folder(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    run("models/examples/train_on_a_folder.py", "runs/mine", folder=tmp_path)
+    network = [f"network.{line.replace(' ', '')}" for line in NETWORK.splitlines()[1:]]
+    sizes = ["data.height=128", "data.width=160", "supervised.batch=2", "reinforcement.batch=2"]
+    run("models/examples/train_on_a_folder.py", "runs/mine", *network, *sizes, folder=tmp_path)
     assert (tmp_path / "runs/mine/overlay.mp4").stat().st_size > 0
