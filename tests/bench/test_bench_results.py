@@ -359,7 +359,14 @@ def test_goals_stand_beside_the_figures_of_each_run(tmp_path: Path) -> None:
     for number in (1, 2):
         replace(result("headline"), host={}).write(place / readme.HEADLINE_FOLDER / f"headline-{number}.json")
     block = readme.expected_block(readme.ROOM_README, tmp_path)
-    assert re.search(r"\| headline, cliprl-stream: fps, p50 \| at least 1 \| [\d.]+, [\d.]+ \| kept \|", block)
+    row = r"\| headline, cliprl-stream: fps, p50 \| at least 1 \| [\d.]+{} \| kept \|"
+    assert re.search(row.format(r", [\d.]+"), block)
+    older = replace(result("headline"), host={}, machine={"cpu": "An older one", "cores": 2, "cpu_flags": ["avx2"]})
+    older.write(place / readme.OLDER / "headline-1.json")
+    first, second = readme.expected_block(readme.ROOM_README, tmp_path).split("Goals of two cores")[1:]
+    assert "An older one, 2 cores, neither VNNI nor bf16" in first
+    assert re.search(row.format(""), first)
+    assert re.search(row.format(r", [\d.]+"), second)
 
 
 @pytest.mark.parametrize(("rows", "lengths"), [(0, []), (1, [1]), (10, [10]), (11, [6, 5]), (22, [8, 8, 6])])

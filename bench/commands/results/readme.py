@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import typer
@@ -134,21 +135,24 @@ def figures(results: Sequence[Result], older: Sequence[Result] = ()) -> str:
 def limits_block(
     results: Sequence[Result], limits: Sequence[Limit], runs: Sequence[Result], goals: Sequence[Limit]
 ) -> str:
-    """The block of the room's README: the budget, and the goals beside the headline figures of each run."""
-    return "\n\n".join([*_budget(results, limits), *_goals(runs, goals)])
+    """The block of the room's README: the budget, and for each machine the goals beside the headline figures of its runs."""
+    machines = dict.fromkeys(_machine(run) for run in runs)
+    tables = [_goals([run for run in runs if _machine(run) == machine], goals) for machine in machines]
+    return "\n\n".join([*_budget(results, limits), *chain.from_iterable(tables)])
 
 
 def _goals(runs: Sequence[Result], goals: Sequence[Limit]) -> list[str]:
-    """Tables of the goals with the figure of each run; none without runs."""
-    if not runs:
-        return []
+    """Tables of the goals with the figure of each run on one machine."""
     rows = []
     for goal in goals:
         found = [finding for run in runs for finding in measured([run], goal)]
         if found:
             states = ["kept" if all(f.kept for f in found) else "missed"]
             rows.append([goal.title, goal.bounds, ", ".join(format_number(f.value) for f in found), *states])
-    head = f"Goals of two cores, each run of `cliprl-bench acceptance` ({_machine(runs[0])}; {runs[0].date[:10]}):"
+    flags = {flag.removeprefix("avx512_") for flag in runs[0].machine.get("cpu_flags", ())}
+    has = " and ".join(name for name in ("VNNI", "bf16") if name.lower() in flags) or "neither VNNI nor bf16"
+    where = f"{_machine(runs[0])}, {has}; {runs[0].date[:10]}, commit {(runs[0].commit or 'unknown')[:7]}"
+    head = f"Goals of two cores, each run of `cliprl-bench acceptance` ({where}):"
     return [head, *grids(("goal", "bound", "measured", ""), rows, MOST_ROWS)]
 
 
@@ -267,7 +271,9 @@ def expected_block(readme: Path, folder: Path = Path()) -> str:
         return headlines(results, limits)
     if readme == FIGURES_README:
         return figures(results, committed_results(place / OLDER))
-    return limits_block(results, limits, committed_results(place / HEADLINE_FOLDER), limits_table(place, GOALS_FILE))
+    older = [result for result in committed_results(place / OLDER) if result.kind == "headline"]
+    runs = [*older, *committed_results(place / HEADLINE_FOLDER)]
+    return limits_block(results, limits, runs, limits_table(place, GOALS_FILE))
 
 
 def update_readmes(folder: Path = Path()) -> list[Path]:
