@@ -33,7 +33,7 @@ def parse_size(text: str, own: Size = OFFERED[0]) -> Size:
     is_tall = own[0] > own[1]
     sizes = [size[::-1] if is_tall else size for size in OFFERED]
     offered = ", ".join(map(size_text, sizes))
-    found = re.fullmatch(r"([0-9]{1,5})[x×]([0-9]{1,5})", text.strip().lower())
+    found = re.fullmatch(r"([0-9]{1,9})[x×]([0-9]{1,9})", text.strip().lower())
     if not found:
         raise UsageError(f"input size '{text[:40]}' is not HEIGHTxWIDTH: give {offered} or {AUTO_SIZE}")
     size = int(found[1]), int(found[2])

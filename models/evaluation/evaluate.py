@@ -20,10 +20,10 @@ from cliprl.engines import CliprlError, UsageError, size_of, size_text
 from cliprl.engines.bundle.input_size import AUTO_SIZE
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
 from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
-from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
+from cliprl.models.data.image_mask_dataset import LabelledDataset, image_file, sequence_names
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.protocol import CHOSEN, shipped_protocol
-from cliprl.models.data.registry import lines_of_path, open_dataset
+from cliprl.models.data.registry import dataset_kind, lines_of_path, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.splits import select_sequences
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_comparison, evaluate
@@ -83,6 +83,7 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
         raise UsageError(f"data set '{options.data}' holds no frames: give another one, or other sequences")
     if options.ids:
         check_has_ids(data, indices)
+    _check_outside(options, data)
     _make(options.out, options.overwrite)
     predictor = ImageSegmenter(bundle, steps=options.steps, precision=options.precision, threads=options.threads)
     evaluations = []
@@ -111,6 +112,17 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
         console.print(Markdown(tracking_table(result["tracking"])))
     console.print(f"wrote {options.out}/scores.md, scores.json, counts.json", highlight=False)
     return result
+
+
+def _check_outside(options: EvaluationOptions, data: LabelledDataset) -> None:
+    """Raise UsageError if the images of the worst frames would lie among those of the data set, and belong to it then."""
+    if dataset_kind(options.data).path_kind == "folder":
+        places = {file.parent for index in range(len(data)) if (file := image_file(data, index))}
+        out, whole = options.out.resolve(), Path(DatasetSpec.parse(options.data).path).resolve()
+        images = [place.resolve() for place in places]
+        # The folder of the set itself may hold them, beside its folders of images.
+        if any(place in (out, *out.parents) or (out in place.parents and whole in out.parents) for place in images):
+            raise UsageError(f"--out '{options.out}' lies among the images of the data set: give a folder outside")
 
 
 def _corruptions(options: EvaluationOptions) -> Iterator[Corruption]:

@@ -55,7 +55,8 @@ def reserve(target: Path, *, folder: bool = False) -> Reserved:
             except FileExistsError:
                 if _is_locked(path):
                     raise UsageError(
-                        f"'{target}' is being written by another run: wait for its end, or choose another name"
+                        f"'{target}' is being written by another run, or by a sink that is still open: wait for its end, or "
+                        "choose another name"
                     ) from None
                 leftovers.append(path)
                 continue

@@ -85,10 +85,10 @@ def check_file(path: Path) -> None:
         ) from None
     if not exists:
         if path.is_symlink():
-            raise UsageError(f"{path} is a symbolic link that leads to no file: mend it, or name the file itself")
-        raise UsageError(f"{path} does not exist: check the name")
+            raise UsageError(f"'{path}' is a symbolic link that leads to no file: mend it, or name the file itself")
+        raise UsageError(f"'{path}' does not exist: check the name")
     if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a video file, or write {path}/*.png for the images in it")
+        raise UsageError(f"'{path}' is a folder: name a video file, or write '{path}/*.png' for the images in it")
     if path.is_file() and path.stat().st_size == 0:
         raise CliprlError(f"{path} is empty: make or copy it again")
 

@@ -253,6 +253,10 @@ def test_the_command_writes_tables_and_pictures(folder: Path, tmp_path: Path) ->
     assert "| fog |" in text
     assert "| frames | 2 | 2 |" in text
     assert "| **mean** |" in text
+    for place in (folder / "images", folder / "images/one/deeper"):
+        status, output = run("--data", f"folder:{folder}", "--union", "--out", str(place))
+        assert (status, "lies among the images of the data set" in output) == (2, True)
+        assert not list(folder.glob("images/**/worst"))
     again = ("--data", f"folder:{folder}", "--union", "--out", str(out), "--threads", "1", "--worst", "0")
     status, output = run(*again)
     assert (status, (out / "scores.md").read_text()) == (2, text)
