@@ -114,8 +114,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         with atomic_write(path, durable=True) as file:
             torch.save(dict(state), file)
     except (OSError, RuntimeError) as error:
+        # torch raises a RuntimeError that is about its own file format.
+        reason = (isinstance(error, OSError) and error.strerror) or "the disk took no more"
         raise CliprlError(
-            f"{path} could not be written ({error}): free some space; the last checkpoint stands"
+            f"{path} could not be written ({reason}): free some space; a checkpoint that was there stands"
         ) from error
 
 

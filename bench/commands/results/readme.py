@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import typer
@@ -136,8 +136,7 @@ def limits_block(
     results: Sequence[Result], limits: Sequence[Limit], runs: Sequence[Result], goals: Sequence[Limit]
 ) -> str:
     """The block of the room's README: the budget, and for each machine the goals beside the headline figures of its runs."""
-    machines = dict.fromkeys(_machine(run) for run in runs)
-    tables = [_goals([run for run in runs if _machine(run) == machine], goals) for machine in machines]
+    tables = [_goals(list(same), goals) for _, same in groupby((r for r in runs if r.kind == "headline"), _machine)]
     return "\n\n".join([*_budget(results, limits), *chain.from_iterable(tables)])
 
 
@@ -271,8 +270,7 @@ def expected_block(readme: Path, folder: Path = Path()) -> str:
         return headlines(results, limits)
     if readme == FIGURES_README:
         return figures(results, committed_results(place / OLDER))
-    older = [result for result in committed_results(place / OLDER) if result.kind == "headline"]
-    runs = [*older, *committed_results(place / HEADLINE_FOLDER)]
+    runs = [*committed_results(place / OLDER), *committed_results(place / HEADLINE_FOLDER)]
     return limits_block(results, limits, runs, limits_table(place, GOALS_FILE))
 
 
