@@ -150,9 +150,10 @@ class NetworkSink(BaseSink):
             self._encoder = None
             self._hang_up()
             reason = getattr(error, "strerror", None) or error
-            raise CliprlError(
-                f"can't stream to {redact(self._target)} ({reason}): check that a server or viewer listens there"
-            ) from None
+            place = (
+                "a server or viewer listens there" if is_url(self._target) else "its folder is there, with free space"
+            )
+            raise CliprlError(f"can't stream to {redact(self._target)} ({reason}): check that {place}") from None
 
     def _hang_up(self, *, ended: bool = False) -> None:
         """Close the connection, or the playlist, which gets its end mark if the stream has `ended`."""

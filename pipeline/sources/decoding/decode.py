@@ -34,18 +34,19 @@ class PresentationClock:
         self._last: int | None = None
         self._due: float | None = None
         self._anchor = self._since = self._stuck = 0
+        self._is_timed = True  # whether the last frame had a time of its own
         self.notes: dict[str, str] = {}
 
     def stamp(self, pts: int | None, duration: int, index: int) -> tuple[int, int]:
         """Time and duration of frame `index`, in units of the time base: those given, if `pts` is later than the last."""
-        if pts is None:
+        if not (is_timed := pts is not None):
             pts, duration = self._counted(index), round(self._step)
         else:
             if self._due is not None and pts > self._due:
                 self._note("leap", f"times leap at frame {index}: frames may be missing in the file")
             pts = self._ordered(pts, index)
             self._anchor, self._since = pts, 0
-        self._last, self._due = pts, pts + 1.5 * duration if duration else None
+        self._last, self._due, self._is_timed = pts, pts + 1.5 * duration if duration else None, is_timed
         return pts, duration
 
     def _ordered(self, pts: int, index: int) -> int:
@@ -54,9 +55,10 @@ class PresentationClock:
         if self._last is None or pts > self._last:
             self._stuck = 0
             return pts
-        self._note(
-            "back", f"times repeat or go back from frame {index} on: such frames are moved after the frame before"
-        )
+        if self._is_timed:
+            self._note(
+                "back", f"times repeat or go back from frame {index} on: such frames are moved after the frame before"
+            )
         self._stuck += 1
         step = self._step / 2**self._stuck if self._stuck <= _CROWDED else self._step
         return self._last + max(int(step), 1)

@@ -352,6 +352,16 @@ def test_an_unknown_host_of_an_output_is_called_so() -> None:
         network_process._pass_on(None, "rtmp://user:secret@no-such-host.invalid/live", "flv", {})
 
 
+def test_a_playlist_whose_folder_is_gone_names_the_folder(tmp_path: Path) -> None:
+    camera, folder = TestCamera(live=False), tmp_path / "live"
+    folder.mkdir()
+    frame, sink = camera.read(), open_sink(folder / "live.m3u8", OutputSpec(camera.info, CLASSES))
+    folder.rmdir()
+    assert frame is not None
+    with pytest.raises(CliprlError, match="its folder is there"):
+        sink.write(frame, None)
+
+
 @pytest.mark.skipif(has_srt(), reason="this libav has SRT")
 def test_missing_srt_is_an_error_with_a_workaround() -> None:
     for attempt in (open_source, lambda url: open_sink(url, OutputSpec(TestCamera().info, CLASSES))):
