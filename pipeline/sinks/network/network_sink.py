@@ -137,7 +137,7 @@ class NetworkSink(BaseSink):
         url = self._target
         if not is_url(url):
             self._reserved = reserve(Path(os.path.realpath(url)))
-            return av.open(url, "w", format=self._format, container_options=dict(self._options))
+            return av.open(url, "w", format=self._format, container_options=self._options | _continuation(Path(url)))
         if url.startswith("udp") and "pkt_size" not in url:
             url += ("&" if "?" in url else "?") + _DATAGRAM
         self._relay = NetworkProcess(url, self._format, self._options)
@@ -183,12 +183,29 @@ class NetworkSink(BaseSink):
             self._hang_up()
 
 
+def _segments(playlist: Path) -> dict[int, Path]:
+    """The segments of a playlist by their numbers."""
+    segment = re.compile(rf"{re.escape(playlist.name[: -len(PLAYLIST)])}(\d{{1,15}})\.ts")
+    files = playlist.parent.iterdir() if playlist.parent.is_dir() else ()
+    return {int(match[1]): path for path in files if (match := segment.fullmatch(path.name))}
+
+
+def _continuation(playlist: Path) -> dict[str, str]:
+    """Remove the segments of an earlier stream. Return the options to go on with their numbers, which must not go back.
+
+    A player that has shown a segment waits for one of a higher number, or shows an old one of the same name.
+    """
+    segments = _segments(playlist)
+    if not segments:
+        return {}
+    for path in segments.values():
+        path.unlink(missing_ok=True)
+    return {"start_number": f"{max(segments) + 1}", "hls_flags": f"{_HLS['hls_flags']}+discont_start"}
+
+
 def _replaced(playlist: Path) -> list[Path]:
     """The playlist and its segments."""
-    segment = re.compile(rf"{re.escape(playlist.name[: -len(PLAYLIST)])}\d+\.ts")
-    folder = playlist.parent
-    segments = sorted(p for p in folder.iterdir() if segment.fullmatch(p.name)) if folder.is_dir() else []
-    return replaced_file(playlist) + segments
+    return replaced_file(playlist) + sorted(_segments(playlist).values())
 
 
 @register_sink(

@@ -34,7 +34,7 @@ class PresentationClock:
         self._last: int | None = None
         self._due: float | None = None
         self._anchor = self._since = self._stuck = 0
-        self._is_timed = True  # whether the last frame had a time of its own
+        self._is_timed = True  # whether the last frame came with a time
         self.notes: dict[str, str] = {}
 
     def stamp(self, pts: int | None, duration: int, index: int) -> tuple[int, int]:
