@@ -18,12 +18,11 @@ from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT  # noqa
 from cliprl.models.studies.words import region_words_study  # noqa: E402
 from cliprl.models.studies.words.region_classes import (  # noqa: E402
     RegionStage,
-    RegionViews,
     ViewSegmenter,
     instrument_regions,
     region_code,
-    region_view,
 )
+from cliprl.models.studies.words.region_views import RegionViews, region_view, tip_view  # noqa: E402
 from cliprl.pipeline.synthetic import SCENE_CLASSES  # noqa: E402
 
 CLASSES = (
@@ -94,6 +93,27 @@ def test_a_view_holds_the_whole_region(place: tuple[int, int, int, int]) -> None
     assert rows / columns == pytest.approx(height / width, rel=0.06)
 
 
+@pytest.mark.parametrize("entry", ["top", "bottom", "left", "right"])
+def test_the_tip_is_seen_large_wherever_the_instrument_enters(entry: str) -> None:
+    """A shaft 8 pixels wide that enters from a border, with a bright tip; the whole view shows the tip smaller."""
+    image, cells = np.zeros((128, 128, 3), np.uint8), np.zeros((32, 32), bool)
+    image[:80, 60:68], image[72:80, 60:68] = 90, 250
+    cells[:20, 15:17] = True
+    turns = ("top", "left", "bottom", "right").index(entry)
+    image, cells = np.ascontiguousarray(np.rot90(image, turns)), np.rot90(cells, turns)
+    (tip, mask), (whole, _) = tip_view(image, cells), region_view(image, cells)
+    assert (tip[mask] > 40).mean() > 0.99
+    assert (tip > 220).sum() > 3 * (whole > 220).sum() > 0
+
+
+def test_a_region_of_one_cell_has_a_tip() -> None:
+    cells = np.zeros((16, 24), bool)
+    cells[3, 5] = True
+    view, mask = tip_view(np.full((128, 192, 3), 50, np.uint8), cells)
+    assert view.shape == (*mask.shape, 3)
+    assert mask[64, 64]
+
+
 @pytest.mark.parametrize(
     ("drawn", "own", "code"),
     [
@@ -118,6 +138,16 @@ def test_a_view_decides_for_all_cells_of_its_region() -> None:
     assert (found.argmax(0) == PROBE)[inside].all()
     assert np.array_equal(found[:, ~inside], plain[:, ~inside])
     assert np.allclose((found - plain)[1, inside], (found - plain)[2, inside])
+
+
+def test_networks_look_at_different_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    network = WordNetwork(view=(0.0, 1.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(network, "encode_image", lambda images: seen.append(images) or network.view[None])
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
+    ViewSegmenter(WordNetwork(drawn_logits()), [network, network], CLASSES, ["probe"])(image, CLASSES)
+    assert len(seen) == 4  # two regions
+    assert not torch.equal(seen[0], seen[1])
 
 
 def test_a_view_of_a_known_instrument_leaves_its_parts() -> None:

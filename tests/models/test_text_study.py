@@ -24,7 +24,7 @@ from cliprl.models.evaluation.scoring.ranking import auroc  # noqa: E402
 from cliprl.models.network.network import ClipSegmenter  # noqa: E402
 from cliprl.models.network.text import class_embeddings  # noqa: E402
 from cliprl.models.studies import text_study  # noqa: E402
-from cliprl.models.studies.words import class_texts, region_classes, region_words_study  # noqa: E402
+from cliprl.models.studies.words import class_texts, named_scenes, region_classes, region_words_study  # noqa: E402
 from cliprl.models.studies.words.denied_labels import (  # noqa: E402
     MASK_STAGES,
     denied_labels,
@@ -178,10 +178,11 @@ def test_the_study_runs_goes_on_and_writes_its_table(tmp_path: Path, monkeypatch
     monkeypatch.setattr(region_classes, "_LEAST_CELLS", 1)
     monkeypatch.setattr(region_words_study, "REGION_NETWORKS", 1)
     monkeypatch.setattr(region_words_study, "region_code", lambda *_: SHAFT)
+    monkeypatch.setattr(named_scenes, "FURTHER_SEED", 0)
     for _ in range(2):
-        result = CliRunner().invoke(region_words_study.app, command)
+        result = CliRunner().invoke(region_words_study.app, [*command, "--further", "8"])
         assert result.exit_code == 0, result.output
-        monkeypatch.setattr(region_words_study, "region_view", None)  # the views are kept
+        monkeypatch.setattr(region_words_study, "region_code", None)  # the views are kept
     kept = json.loads((out / "regions.json").read_text())["rows"]
     text = {name: value for name, value in runs[1]["0"].items() if name in region_words_study.REGION_SCORES}
     assert {name: kept["network"]["instrument-shaft"]["0"][name] for name in text} == text

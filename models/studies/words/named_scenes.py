@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from cliprl.models.data.sample import Image, Sample
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.training.callbacks import TrainingCallback
 from cliprl.pipeline.synthetic import SCENE_CLASSES
+
+# The first seed of further scenes, behind those that studies train on, choose on and score.
+FURTHER_SEED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +102,33 @@ class WordScenes:
 def open_scenes(recipe: Recipe, left_out: Sequence[NamedClass], folder: Path, callback: TrainingCallback) -> WordScenes:
     """Open the scenes of a recipe, and render those that are not in its cache or `folder`/scenes."""
     data = recipe.data
-    cache = Path(data.cache) if data.cache else folder / "scenes"
-
-    def scenes(first: int, count: int) -> RenderedScenes:
-        which = RenderedSpec(first, count, data.frames, data.height, data.width)
-        return RenderedScenes(which, cache, data.workers, callback.on_scene)
-
-    train = scenes(data.first_seed, data.scenes)
-    unseen = scenes(data.first_seed + data.scenes, recipe.scoring.scenes)
+    train = _rendered(recipe, data.first_seed, data.scenes, folder, callback)
+    unseen = _rendered(recipe, data.first_seed + data.scenes, recipe.scoring.scenes, folder, callback)
     plain, named = scenes_by_caption([train.caption(index) for index in range(len(train))], left_out)
     known = tuple(spec for spec in SCENE_CLASSES if all(spec != one.left_out for one in left_out))
     words = {one.left_out.name: one.spec for one in left_out}
     classes = tuple(words.get(spec.name, spec) for spec in SCENE_CLASSES)
     return WordScenes(train, unseen, plain, named, [one.number for one in left_out], known, classes)
+
+
+def further_scenes(
+    scenes: WordScenes,
+    count: int,
+    recipe: Recipe,
+    left_out: Sequence[NamedClass],
+    folder: Path,
+    callback: TrainingCallback,
+) -> WordScenes:
+    """Return `count` other scenes to train on, from seed FURTHER_SEED on, in place of those of `scenes`."""
+    train = _rendered(recipe, FURTHER_SEED, count, folder, callback)
+    plain, named = scenes_by_caption([train.caption(index) for index in range(len(train))], left_out)
+    return replace(scenes, train=train, plain=plain, named=named)
+
+
+def _rendered(recipe: Recipe, first: int, count: int, folder: Path, callback: TrainingCallback) -> RenderedScenes:
+    data = recipe.data
+    which = RenderedSpec(first, count, data.frames, data.height, data.width)
+    return RenderedScenes(which, Path(data.cache) if data.cache else folder / "scenes", data.workers, callback.on_scene)
 
 
 def labels_without(labels: Image, missing: Sequence[int]) -> Image:

@@ -1,13 +1,13 @@
 """The class of a whole instrument: a network looks at each connected region of the instrument mask, and knows classes by words.
 
 The shaft of a suction tube looks like any other, so that its pixels alone don't tell the class; its tip does. As in OVSeg (Liang
-et al. 2023) a view of the region is compared with the texts of the classes, and the result is evidence for all its cells.
+et al. 2023) views of the region are compared with the texts of the classes, and the result is evidence for all its cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import cycle
 
 import cv2
 import numpy as np
@@ -21,29 +21,19 @@ from cliprl.models.data.batch_loader import BatchLoader
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, allowed_classes, instrument_classes
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
+from cliprl.models.studies.words.region_views import REGION_VIEWS, VIEW_SIDE, RegionViews, shaded
 from cliprl.models.studies.words.word_scores import grid_logits
 from cliprl.models.training.losses import partial_cross_entropy
 from cliprl.models.training.stages.gradient_stage import GradientStage
 
-# Cells of the smallest region; the side of a view in pixels, and its reach in lengths of the region's box.
-_LEAST_CELLS, VIEW_SIDE, _REACH = 6, 128, 1.2
-# The share of an image's contrast that is left around the region.
-_AROUND = 0.4
+# Cells of the smallest region.
+_LEAST_CELLS = 6
 # Scale of the cosines of views and texts; steps, views a batch and learning rates (pretrained layers, head) of the training.
 _SCALE, _STEPS, _BATCH, _RATES = 12.0, 350, 16, (5e-4, 1e-3)
 # The probability that a view misleads, and what is added to the logits of left-out classes, which the network hardly finds.
-_DOUBT, _RAISED = 0.1, 1.5
+_DOUBT, _RAISED = 0.1, 1.0
 # The least share of a region that labels call instrument, or deny, if its class is to be learned.
 _LABELLED, _DENIED = 0.5, 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class RegionViews:
-    """Views uint8 (n, side, side, 3), the masks bool (n, side, side) of their regions, and label codes uint8 (n,)."""
-
-    images: Image
-    masks: NDArray[np.bool_]
-    codes: NDArray[np.uint8]
 
 
 def instrument_regions(logits: NDArray[np.float32], classes: Sequence[ClassSpec]) -> NDArray[np.int32]:
@@ -57,25 +47,6 @@ def instrument_regions(logits: NDArray[np.float32], classes: Sequence[ClassSpec]
     return np.asarray(numbers[parts], np.int32)
 
 
-def region_view(image: Image, cells: NDArray[np.bool_]) -> tuple[Image, NDArray[np.bool_]]:
-    """Return a square view of an image uint8 (H, W, 3) about a region, bool (h, w), and the region's mask in it."""
-    height, width = image.shape[:2]
-    scale = np.array([width / cells.shape[1], height / cells.shape[0]])
-    left, top, across, down = cv2.boundingRect(cells.astype(np.uint8))
-    size = np.array([across, down]) * scale
-    side = size.max() * _REACH + 8
-    corner = np.array([left, top]) * scale + size / 2 - side / 2
-    matrix = np.hstack([np.eye(2) * side / VIEW_SIDE, corner[:, None]])
-    if side > 1.5 * VIEW_SIDE:
-        image = cv2.GaussianBlur(image, (0, 0), 0.5 * side / VIEW_SIDE).astype(np.uint8)
-    large = cv2.resize(cells.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    view, mask = (
-        cv2.warpAffine(one, matrix, (VIEW_SIDE, VIEW_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        for one in (image, large)
-    )
-    return view.astype(np.uint8), mask > 0.5
-
-
 def region_code(drawn: Image, own: int | None, classes: Sequence[ClassSpec]) -> int:
     """Return the label code of a region by the labels uint8 (n,) that an annotator gave its cells.
 
@@ -87,12 +58,6 @@ def region_code(drawn: Image, own: int | None, classes: Sequence[ClassSpec]) -> 
     if (drawn == 0).mean() > _DENIED:
         return NOT_INSTRUMENT if own is None else own
     return IGNORE
-
-
-def shaded(view: Image, mask: NDArray[np.bool_]) -> Image:
-    """Return a view with less contrast around the region."""
-    share = _AROUND + (1 - _AROUND) * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 2)[..., None]
-    return np.asarray(view * share + 110 * (1 - share), np.uint8)
 
 
 def _varied(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> Image:
@@ -112,7 +77,7 @@ def _varied(image: Image, mask: NDArray[np.bool_], rng: np.random.Generator) -> 
 class RegionStage(GradientStage):
     """Trains the image encoder on views of regions against the fixed texts of the classes; `left_out` are those without masks.
 
-    The `number` tells networks apart that are trained on other draws of the same views. A batch has as many views of each code
+    The `number` tells networks apart, whose draws differ. A batch has as many views of each code
     as of the others: of each left-out class, of known instruments, of what is none.
     """
 
@@ -162,7 +127,7 @@ class RegionStage(GradientStage):
 
 
 class ViewSegmenter:
-    """Logits of a segmenting network with the evidence of networks that were trained on views of regions."""
+    """Logits of a segmenting network with the evidence of networks that were trained each on one of REGION_VIEWS of regions."""
 
     def __init__(
         self,
@@ -194,16 +159,17 @@ class ViewSegmenter:
         numbers = instrument_regions(known, self.classes)
         for number in range(1, int(numbers.max()) + 1):
             cells = numbers == number
-            wanted[:, cells] += self._evidence(shaded(*region_view(image, cells)), specs, text)[:, None]
+            wanted[:, cells] += self._evidence(image, cells, specs, text)[:, None]
         return wanted
 
     @torch.no_grad()
-    def _evidence(self, view: Image, specs: Sequence[ClassSpec], text: Tensor) -> NDArray[np.float32]:
+    def _evidence(
+        self, image: Image, cells: NDArray[np.bool_], specs: Sequence[ClassSpec], text: Tensor
+    ) -> NDArray[np.float32]:
         """Return the log-probability (K,) of each class for a region; known classes of a kind share theirs."""
-        image = torch.from_numpy(view[None])
-        seen = (
-            _SCALE * torch.stack([one.encode_image(image)[0] for one in self.region_networks]).mean(0) @ text.T
-        ).numpy()
+        views = [torch.from_numpy(shaded(*view(image, cells))[None]) for view in REGION_VIEWS]
+        looks = [one.encode_image(view)[0] for one, view in zip(self.region_networks, cycle(views), strict=False)]
+        seen = (_SCALE * torch.stack(looks).mean(0) @ text.T).numpy()
         found, every = seen[: len(specs)].copy(), seen[len(specs) :]
         for instrument in (True, False):
             same = [
