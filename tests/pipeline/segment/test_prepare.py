@@ -23,7 +23,6 @@ from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 
 NETWORK = (256, 320)
 COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
-IDS = [f"{c.matrix}-{'full' if c.full_range else 'limited'}" for c in COLORS]
 
 
 def encode(rgb: NDArray[np.floating], color: ColorSpace) -> Frame:
@@ -48,16 +47,22 @@ def prepared(frame: Frame, view: Viewport) -> NDArray[np.uint8]:
     return out
 
 
-@pytest.mark.parametrize("color", COLORS, ids=IDS)
+PLACES = [
+    ((577, 721), (0, 0, 721, 577)),
+    ((240, 300), (20, 10, 250, 200)),
+    ((720, 1280), (0, 0, 1280, 720)),
+    ((1080, 1920), (320, 28, 1280, 1024)),
+    ((2160, 3840), (0, 0, 3840, 2160)),
+    ((1084, 1400), (20, 2, 1358, 1082)),  # half of it has odd sizes
+]
+
+
+# Small pictures in all colors, large ones, which take a second each, in one.
 @pytest.mark.parametrize(
-    ("size", "crop"),
+    ("color", "size", "crop"),
     [
-        ((720, 1280), (0, 0, 1280, 720)),
-        ((1080, 1920), (320, 28, 1280, 1024)),
-        ((577, 721), (0, 0, 721, 577)),
-        ((240, 300), (20, 10, 250, 200)),
-        ((2160, 3840), (0, 0, 3840, 2160)),
-        ((1084, 1400), (20, 2, 1358, 1082)),  # half of it has odd sizes
+        *((color, *place) for place in PLACES[:2] for color in COLORS),
+        *((color, *place) for place, color in zip(PLACES[2:], COLORS, strict=False)),
     ],
 )
 def test_smooth_pictures_come_out_as_in_float(
