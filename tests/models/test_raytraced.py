@@ -148,14 +148,14 @@ def test_a_seed_draws_the_same_scene() -> None:
 
 
 def test_scenes_hold_what_they_should() -> None:
-    scenes = [layout(seed) for seed in range(32)]
+    scenes = [layout(seed) for seed in range(20)]
     counts = np.bincount([len(scene.tools) for scene in scenes], minlength=4)
     assert len(counts) == 4
     assert counts.min() > 0
     labels = {placed.label for scene in scenes for placed in scene.still}
     assert {NO_LABEL, CLIP_LABEL, THREAD_LABEL} <= labels <= {NO_LABEL, CLIP_LABEL, THREAD_LABEL, NEEDLE_LABEL}
     strips = sum(sum(placed.label == NO_LABEL for placed in scene.still) > 1 for scene in scenes)
-    assert strips > 16  # organs, strips, swabs: something else than a bare wall
+    assert strips > 10  # organs, strips, swabs: something else than a bare wall
     for scene in scenes:
         assert all(placed.instance == 0 for placed in scene.still)
         pieces = scene.instruments(0, None)

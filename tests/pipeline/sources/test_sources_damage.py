@@ -79,7 +79,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_a_cut_file_gives_all_that_is_decodable(clips: Path, tmp_path: Path, name: str) -> None:
-    paths = [cut(clips / name, part / 16, tmp_path / f"{part}-{name}") for part in range(1, 16)]
+    paths = [cut(clips / name, part / 16, tmp_path / f"{part}-{name}") for part in range(1, 16, 2)]
     uncut, *results = read_in_child([clips / name, *paths])
     whole = [pts for pts, _ in uncut["frames"]]
     counts = []
