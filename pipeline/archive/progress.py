@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from cliprl.engines.cli.cli_runner import error_console
 from cliprl.pipeline.archive.driver import VideoOutcome
 from cliprl.pipeline.sinks.json_text import readable
 
@@ -18,11 +19,12 @@ _LINE_SECONDS = 60.0
 
 
 class ArchiveProgress:
-    """Shows a bar on a terminal, else a line a minute; and a line for each video that fails. Quiet: neither."""
+    """Shows a bar on a terminal, else a line a minute; and a line for each video that fails. Quiet: only the latter."""
 
     def __init__(self, console: Console, videos: Mapping[str, int]) -> None:
         """videos: bytes of each video, by which the time left is estimated."""
         self._console, self._videos = console, videos
+        self._errors = error_console() if console.quiet else console
         self._total = sum(videos.values())
         self._done = self._failed = self._bytes = self._bytes_now = 0
         self._started = self._shown = time.monotonic()
@@ -39,7 +41,7 @@ class ArchiveProgress:
         self._bytes_now += size if outcome.is_new else 0
         if not outcome.good:
             self._failed += 1
-            self._print(f"failed: {readable(outcome.video)}: {outcome.reason}")
+            self._print(f"failed: {readable(outcome.video)}: {outcome.reason}", self._errors)
         self._bar.update(self._task, completed=self._bytes, description=self.text())
         if self._bar.disable and time.monotonic() - self._shown >= _LINE_SECONDS:
             self._shown = time.monotonic()
@@ -63,9 +65,9 @@ class ArchiveProgress:
         elapsed = time.monotonic() - self._started
         return elapsed / self._bytes_now * (self._total - self._bytes)
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, console: Console | None = None) -> None:
         with suppress(OSError):
-            self._console.print(Text(text), soft_wrap=True)
+            (console or self._console).print(Text(text), soft_wrap=True)
 
     def __enter__(self) -> ArchiveProgress:
         self._bar.start()

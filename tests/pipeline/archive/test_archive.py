@@ -18,12 +18,13 @@ from unittest.mock import Mock
 
 import pytest
 from media import make_audio, make_clip
+from rich.console import Console
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.archive import command, journal, local_pool, ray_pool, table, worker
 from cliprl.pipeline.archive import run as archive_run
-from cliprl.pipeline.archive.driver import CRASHED_ATTEMPTS, KILLED_ATTEMPTS, ArchiveDriver
+from cliprl.pipeline.archive.driver import CRASHED_ATTEMPTS, KILLED_ATTEMPTS, ArchiveDriver, VideoOutcome
 from cliprl.pipeline.archive.jobs import JobReply, VideoJob, content_hash, file_state
 from cliprl.pipeline.archive.journal import Journal
 from cliprl.pipeline.archive.listing import find_videos
@@ -496,10 +497,15 @@ def test_a_run_lists_failures_and_makes_the_table_later(
     assert (out / "events.parquet").is_file()
 
 
+def test_quiet_prints_the_videos_that_fail(capfd: pytest.CaptureFixture[str]) -> None:
+    progress = ArchiveProgress(Console(quiet=True), {"a.mp4": 100})
+    progress.note("nothing of this")
+    progress.add(VideoOutcome("a.mp4", None, "is empty: make or copy it again"))
+    assert capfd.readouterr().err == "failed: a.mp4: is empty: make or copy it again\n"
+
+
 def test_the_time_left_follows_the_bytes_of_this_run(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     driver, _ = world.run()
-    from rich.console import Console
-
     progress = ArchiveProgress(Console(quiet=True), {"a.mp4": 100, "sub/b.mp4": 300, "copy.mp4": 100})
     assert progress.seconds_left() is None
     progress._started -= 10
