@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines.backends.engine import AUTO, Backend, Engine, LogFunction, Request, ignore_message
+from cliprl.engines.backends.engine import AUTO, Backend, Engine, LogFunction, Request, TensorSpec, ignore_message
 from cliprl.engines.backends.registry import ready_backends
 from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
 from cliprl.engines.bundle.input_size import one_size_only, size_of, with_input_size
@@ -44,6 +44,22 @@ class CompiledBundle:
     def precision(self) -> str:
         """The arithmetic of both."""
         return self.encoder.precision
+
+    def encoder_for(self, bundle: Bundle) -> Engine:
+        """Return the encoder. Raises UsageError if it is for another input size or number of classes than the bundle has.
+
+        One that names no inputs, such as that of a network in training, is not checked.
+        """
+        wanted = {"image": (1, *size_of(bundle), 3), "text": bundle.embeddings.shape}
+        specs: Mapping[str, TensorSpec] = getattr(self.encoder, "inputs", {})
+        for name, shape in wanted.items():
+            made = specs[name].shape if name in specs else shape
+            if any(size not in (-1, asked) for size, asked in zip(made, shape, strict=True)):
+                raise UsageError(
+                    f"the engines take '{name}' of {made}, and the bundle has {shape}: make them with load_engines of the same "
+                    "input size and prompts, with batch=1"
+                )
+        return self.encoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.core.interfaces import FrameSegmenter
+from cliprl.pipeline.core.interfaces import FrameSegmenter, Source
 
 # The ids of segmenters that a stream runs now.
 _running: set[int] = set()
@@ -28,6 +28,19 @@ def in_use(segmenter: FrameSegmenter | None) -> Iterator[None]:
         yield
     finally:
         _running.discard(id(segmenter))
+
+
+def checked_parts(
+    source: Source, segmenter: FrameSegmenter | None, sinks: object
+) -> tuple[Source, FrameSegmenter | None]:
+    """Return source and segmenter. Raises UsageError for parts of another kind, such as the name of a file for a source."""
+    if not all(hasattr(source, name) for name in ("info", "read", "close")):
+        raise UsageError(f"a {type(source).__name__} is no source: give one of open_source, or a FrameSource")
+    if segmenter is not None and not all(hasattr(segmenter, name) for name in ("stages", "ring", "reset")):
+        raise UsageError(f"a {type(segmenter).__name__} is no segmenter: give a Segmenter")
+    if not isinstance(sinks, Iterable):
+        raise UsageError(f"sinks is a {type(sinks).__name__}: give a list of sinks")
+    return source, segmenter
 
 
 def check_unused(began: bool) -> None:

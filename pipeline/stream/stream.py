@@ -17,7 +17,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
-from cliprl.pipeline.stream.checks import check_frame_count, check_unused, in_use
+from cliprl.pipeline.stream.checks import check_frame_count, check_unused, checked_parts, in_use
 from cliprl.pipeline.stream.notes import notes_of_run
 from cliprl.pipeline.stream.pace import RealTimePace
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
@@ -61,7 +61,7 @@ class Stream:
         description: str = "",
         realtime: bool = False,
     ) -> None:
-        self.source, self.segmenter = source, segmenter
+        self.source, self.segmenter = checked_parts(source, segmenter, sinks)
         self.overlay = overlay or (segmenter.default_overlay() if segmenter else None)
         self.sinks = SinkGroup(sinks)
         if self.overlay is not None and sinks:

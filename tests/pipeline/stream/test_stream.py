@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, CompiledBundle, UsageError
 from cliprl.pipeline import (
     Frame,
     FrameContext,
@@ -402,3 +402,18 @@ def test_a_segmenter_begins_anew_and_serves_one_stream(segmenter: Segmenter) -> 
 def test_planes_of_another_form_are_refused(luma: Any, chroma: Any) -> None:
     with pytest.raises(UsageError, match=re.escape(f"luma {luma.dtype} {luma.shape} and chroma {chroma.dtype}")):
         Frame(luma, chroma, 0, Fraction(1, 25), 0)
+
+
+def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
+    wrong: Any = "operation.mp4"
+    for parts, text in (
+        ((wrong,), "a str is no source: give one of open_source"),
+        ((iter([]),), "a list_iterator is no source"),
+        ((Numbers(1), wrong), "a str is no segmenter: give a Segmenter"),
+        ((Numbers(1), None, None, Collector()), "sinks is a Collector: give a list of sinks"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            Stream(*parts)
+    engines = CompiledBundle(segmenter._encoder, segmenter._encoder, {})
+    with pytest.raises(UsageError, match=r"engines take 'text' of \(12, 128\), and the bundle has \(13, 128\)"):
+        Segmenter("small", engines=engines, prompts=["grasper"])
