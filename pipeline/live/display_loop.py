@@ -55,6 +55,7 @@ class DisplayLoop:
         log: Callable[[str], None],
     ) -> None:
         self.broadcast, self.recorder = Broadcast(), StatisticsRecorder()
+        self.without_mask = 0  # camera frames
         self._capture, self._outputs, self._controls, self._encoder = capture, outputs, controls, encoder
         through: tuple[SinkThread | Recording, ...] = (*encoder.outputs, *encoder.recordings) if encoder else ()
         self._direct_outputs = [output for output in outputs if output not in through]
@@ -85,6 +86,7 @@ class DisplayLoop:
         with frame.stage("write"):
             self._distribute(own, shared, selected, from_camera=True)
         self.recorder.add(frame, selected.segmentation)
+        self.without_mask += selected.segmentation is None
         return selected.segmentation
 
     def show_absence(self) -> None:
@@ -137,6 +139,7 @@ class DisplayLoop:
         self, own: FramePair, shared: FramePair, selected: SelectedMask, *, from_camera: bool
     ) -> DisplayedFrame:
         self._reporter.report_source()
+        self._reporter.report_segmenter()
         self._reporter.report_recordings()
         guarded = self._is_guarded and self._last is not None
         status = self._reporter.status(

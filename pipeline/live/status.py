@@ -18,6 +18,8 @@ from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.overlay.class_statistics import class_statistics
 
+# Kinds of failures that are reported.
+_MOST_FAULTS = 20
 # What is stated after a damaged frame, and for how many seconds after the last one that may refer to it.
 _DAMAGE, _DAMAGE_S = "frames arrive damaged: parts of the image may be wrong", 3.0
 
@@ -37,6 +39,7 @@ class StatusReporter:
         self._names = [spec.name for spec in classes]
         self._say, self._debouncer, self._has_reported = log, Debouncer(), False
         self._last_remarks: dict[str, str] = {}
+        self._faults: set[str] = set()
         self._rate, self._lateness = Rate(), Lateness()
         self._shown: SourceStatus | None = None
         self._connection = self._damaged = 0
@@ -101,6 +104,13 @@ class StatusReporter:
         if news and (self._has_reported or status.state is not SourceState.LIVE):
             self._say(news)
         self._has_reported = self._has_reported or news is not None
+
+    def report_segmenter(self) -> None:
+        """Report each kind of failure of the segmenter, once."""
+        fault = self._supervisor.state.fault if self._supervisor else ""
+        if fault and fault not in self._faults and len(self._faults) < _MOST_FAULTS:
+            self._faults.add(fault)
+            self._say(f"the segmenter has failed, and starts again: {fault}")
 
     def report_recordings(self) -> None:
         """Report the failure or the recovery of a recording, once."""

@@ -157,6 +157,12 @@ class LiveStream:
                 f"playing took {self.capture.delayed:.1f} s longer than at the input's own rate: rendering, reading or showing "
                 "it was too slow, and what was recorded has fewer frames a second"
             )
+        missing, frames = self._display.without_mask, self.recorder.frames
+        if self.supervisor is not None and missing:
+            state = self.supervisor.state
+            if state.faults or missing > frames / 2:
+                reason = state.fault or state.reason or "it came too late"
+                notes.append(f"{missing} of {frames} frames have no mask: {reason}")
         dropped, damaged = self.capture.dropped, self.capture.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
 

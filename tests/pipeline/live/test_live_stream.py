@@ -60,7 +60,8 @@ class Watched:
         self.sources = [source]
         self.away = False  # whether the source can't be opened again
         camera = LiveCapture(self._again, source, name="camera")
-        self.stream = LiveStream(camera, Overlay(CLASSES, style), supervisor, policy=promise)
+        self.log: list[str] = []
+        self.stream = LiveStream(camera, Overlay(CLASSES, style), supervisor, policy=promise, log=self.log.append)
         self.shown: list[DisplayedFrame] = []
         publish = self.stream.broadcast.publish
 
@@ -213,6 +214,9 @@ def test_segmenter_that_never_starts_leaves_raw_frame_and_reason() -> None:
     watched.until(lambda s: "no bundle here" in s.status.reason)
     for shown in watched.end():
         np.testing.assert_array_equal(shown.raw.luma, shown.overlaid.luma)
+    frames = watched.stream.recorder.frames
+    assert f"{frames} of {frames} frames have no mask: " in watched.stream.summary().notes[-1]
+    assert [line for line in watched.log if "the segmenter has failed" in line and "no bundle here" in line]
 
 
 def painted(shown: DisplayedFrame) -> np.ndarray | None:
