@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from cliprl.engines import UsageError, first_fault
 from cliprl.engines.errors import FieldFault
 from cliprl.models.config.config import TRAINING_STAGES, NetworkConfig, Recipe
+from cliprl.models.config.toml_file import read_toml
 from cliprl.models.config.tune_config import TuneConfig
 from cliprl.models.data.registry import portable_lines
 
@@ -53,10 +54,7 @@ def load_recipe(name_or_path: str | Path = "small", overrides: Iterable[str] = (
         near = get_close_matches(str(name_or_path), shipped, 1)
         hint = f"did you mean {near[0]}? Give" if near else "give"
         raise UsageError(f"no recipe '{name_or_path}': {hint} a TOML file, or one of the shipped: {', '.join(shipped)}")
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
-        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
+    tree = read_toml(path)
     for override in overrides:
         apply_override(tree, override)
     if not tree:

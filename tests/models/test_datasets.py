@@ -364,6 +364,15 @@ def test_a_bad_classes_toml_is_named(tmp_path: Path, old: str, new: str, said: s
     assert str(tmp_path / "classes.toml") in str(error.value)
 
 
+def test_a_classes_toml_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = folder_set(tmp_path) / "classes.toml"
+    path.write_bytes(CLASSES_TOML.replace("\n", "\r\n").encode("utf-8-sig"))  # as Windows writes it
+    assert FolderSet(tmp_path).classes
+    path.write_text(CLASSES_TOML, encoding="utf-16")
+    with pytest.raises(UsageError, match="is not in UTF-8: save it in UTF-8, not in UTF-16"):
+        FolderSet(tmp_path)
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_gray_masks_in_several_channels_hold_values(tmp_path: Path, channels: int) -> None:
     folder_set(tmp_path)

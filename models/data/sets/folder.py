@@ -21,7 +21,6 @@ and hold values, or are in color. classes.toml lists the classes in the order of
 
 from __future__ import annotations
 
-import tomllib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError, first_fault
+from cliprl.models.config.toml_file import read_toml
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
 from cliprl.models.data.io import files_below, labels_from_colors, labels_from_values, read_palette_mask
 from cliprl.models.data.registry import register_dataset
@@ -147,10 +147,8 @@ def _load(path: Path) -> _Spec:
             "in masks, value = 1"
         )
     try:
-        return _Spec.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return _Spec.model_validate(read_toml(path))
     except ValidationError as error:
         raise UsageError(
             f"{path}: {first_fault(error)}; a class has name, kind and color, and may have value and prompts"
         ) from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not TOML ({error}): correct it") from error
