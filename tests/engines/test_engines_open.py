@@ -5,23 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+from waiting import PATIENCE
 
 from cliprl.engines import (
     Bundle,
     CompiledBundle,
     EngineCache,
+    EngineError,
     UsageError,
     add_reference,
     load_engines,
     open_bundle,
     seal_bundle,
 )
+from cliprl.engines.backends.engine import Request
+from cliprl.engines.backends.openvino import backend
 from cliprl.engines.backends.registry import compile_engine
 from cliprl.engines.bundle.bundle import INT8_ENCODER, INT8_WEIGHTS
 from cliprl.engines.bundle.reference_outputs import drawn_images, encoder_shapes, predict, refiner_shapes
@@ -177,3 +185,27 @@ def test_features_are_handed_on_as_they_lie_in_memory(image: Any) -> None:
     expected = pair.refiner.run(state | {"features": features})["refined"].copy()
     moved = pair.refiner.run(state | {"features": np.ascontiguousarray(features)})["refined"]
     np.testing.assert_array_equal(moved, expected)
+
+
+def test_a_second_copy_that_does_not_load_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for want of memory, while another run is under way; that one ends as it would have."""
+    begun, end, core = Event(), Event(), MagicMock()
+
+    def infer(*_: object, **__: object) -> list[object]:
+        begun.set()
+        assert end.wait(PATIENCE)
+        return []
+
+    compiled = SimpleNamespace(inputs=[], outputs=[], create_infer_request=lambda: SimpleNamespace(infer=infer))
+    core.import_model.side_effect = [compiled, RuntimeError("Exception from src/x.cpp:1:\nstd::bad_alloc")]
+    monkeypatch.setattr(backend, "_core", lambda: core)
+    engine = backend.OpenVino().load(b"", Request(Path("encoder.onnx"), "f32", threads=1))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(engine.run, {})
+        assert begun.wait(PATIENCE)
+        try:
+            with pytest.raises(EngineError, match=r"^openvino can't load what it built: .*bad_alloc$"):
+                engine.run({})
+        finally:
+            end.set()
+        assert first.result(PATIENCE) == {}

@@ -89,11 +89,18 @@ class OpenVino:
         return blob
 
     def load(self, blob: bytes, request: Request) -> OpenVinoEngine:
-        """Import a blob, ten times as fast as to compile. Raises EngineError where OpenVINO refuses it."""
-        try:
-            return OpenVinoEngine(lambda: _core().import_model(blob, "CPU", _hints(request)), NAME, request)
-        except RuntimeError as error:
-            raise EngineError(f"openvino can't load what it built: {reason_of(error, -1)}") from error
+        """Import a blob, ten times as fast as to compile. Raises EngineError where OpenVINO refuses it.
+
+        A run of the engine raises it, too, where it needs a second copy of the network and that can't be loaded.
+        """
+
+        def imported() -> Any:
+            try:
+                return _core().import_model(blob, "CPU", _hints(request))
+            except RuntimeError as error:
+                raise EngineError(f"openvino can't load what it built: {reason_of(error, -1)}") from error
+
+        return OpenVinoEngine(imported, NAME, request)
 
 
 register_backend(OpenVino(), device="cpu", preference=1)
