@@ -95,14 +95,14 @@ def _check_free(url: str) -> None:
         if ip_address(parts.hostname or "").is_multicast:
             return
     family = socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # fails where the system has no IPv6
             probe.bind(("", parts.port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and parts.port not in _received:
-                raise CliprlError(
-                    f"{redact(url)} can't be read: another program receives on port {parts.port}: end it, or choose another port"
-                ) from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE and parts.port not in _received:
+            raise CliprlError(
+                f"{redact(url)} can't be read: another program receives on port {parts.port}: end it, or choose another port"
+            ) from None
     _received.add(parts.port)
 
 

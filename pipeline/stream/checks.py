@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.interfaces import FrameSegmenter, Source
 
-# The ids of segmenters that a stream runs now.
-_running: set[int] = set()
+# The segmenters that a stream runs now, by their ids, each with a mark of its run.
+_running: dict[int, object] = {}
 
 
 @contextmanager
@@ -18,16 +18,16 @@ def in_use(segmenter: FrameSegmenter | None) -> Iterator[None]:
     if segmenter is None:
         yield
         return
-    if id(segmenter) in _running:
+    run = object()
+    if _running.setdefault(id(segmenter), run) is not run:  # atomic: streams may begin on several threads
         raise UsageError(
             "the segmenter is in use by another stream, and each result depends on the frame before: make another one"
         )
-    _running.add(id(segmenter))
     try:
         segmenter.reset()
         yield
     finally:
-        _running.discard(id(segmenter))
+        del _running[id(segmenter)]
 
 
 def checked_parts(
@@ -51,5 +51,5 @@ def check_unused(began: bool) -> None:
 
 def check_frame_count(frames: int | None) -> None:
     """Raise UsageError if `frames` is no number of frames; None is all."""
-    if frames is not None and (not isinstance(frames, int) or frames < 0):
+    if frames is not None and (not hasattr(frames, "__index__") or frames < 0):
         raise UsageError(f"frames {frames!r} is not a number of frames: give 0 or more, or leave it out for all")

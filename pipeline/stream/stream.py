@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Self
@@ -85,6 +86,7 @@ class Stream:
         self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
         self.interrupted = self._began = False
         self._wanted: int | None = None
+        self._iteration: Callable[[], Generator[tuple[Frame, Segmentation | None], None, None] | None] = lambda: None
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
         """Process the source to its end, or `frames` frames of it; `on_frame` is called with each written frame.
@@ -109,6 +111,11 @@ class Stream:
         """
         check_unused(self._began)
         self._began = True
+        results = self._results()
+        self._iteration = weakref.ref(results)  # no cycle: an iteration that is dropped ends at once
+        return results
+
+    def _results(self) -> Generator[tuple[Frame, Segmentation | None], None, None]:
         with single_threaded(), in_use(self.segmenter):
             if self._has_reader:
                 self._reader.start()
@@ -214,6 +221,9 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if (results := self._iteration()) is not None:  # left without its end, and still referred to
+            with suppress(ValueError):  # another thread is inside it
+                results.close()
         try:
             self.sinks.__exit__(kind, error, trace)
         finally:

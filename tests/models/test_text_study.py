@@ -184,6 +184,9 @@ def test_the_study_runs_goes_on_and_writes_its_table(tmp_path: Path, monkeypatch
         assert result.exit_code == 0, result.output
         monkeypatch.setattr(region_words_study, "region_code", None)  # the views are kept
     kept = json.loads((out / "regions.json").read_text())["rows"]
+    refused = CliRunner().invoke(region_words_study.app, command).exception
+    assert isinstance(refused, UsageError), "the networks were trained with further scenes"
+    assert "further" in str(refused)
     text = {name: value for name, value in runs[1]["0"].items() if name in region_words_study.REGION_SCORES}
     assert {name: kept["network"]["instrument-shaft"]["0"][name] for name in text} == text
 

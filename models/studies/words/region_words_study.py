@@ -100,9 +100,10 @@ def region_rows(
     parts = [("views", scenes, PLAIN_EACH)]
     if further:
         more = further_scenes(scenes, further, recipe, left_out, folder.parent, display)
-        parts.append(("further", more, FURTHER_PLAIN_EACH))
+        parts.append((f"further-{further}", more, FURTHER_PLAIN_EACH))
     views = collect_views(dense, parts, size, folder, display)
-    writer = CheckpointWriter(folder, recipe.save_every, checkpoint_settings(recipe, "supervised"))
+    settings = checkpoint_settings(recipe, "supervised") | {"further": further}
+    writer = CheckpointWriter(folder, recipe.save_every, settings)
     region_networks = [
         _network(recipe, folder / f"round-{recipe.weak.rounds}" / BASE_FILE) for _ in range(REGION_NETWORKS)
     ]

@@ -117,7 +117,8 @@ def main() -> None:
 
 def _pass_on(data: Any, url: str, format: str, options: dict[str, str]) -> None:
     with suppress(ValueError):  # its text may hold the password
-        socket.getaddrinfo(urlsplit(url).hostname, None)  # libav calls an unknown name an input/output error
+        if host := urlsplit(url).hostname:  # a listener has none: srt://:9000?mode=listener
+            socket.getaddrinfo(host, None)  # libav calls an unknown name an input/output error
     with (
         av.open(data, format=MUXER, options=_PROBE) as source,
         av.open(url, "w", format=format, container_options=options, timeout=_TIMEOUT) as sink,

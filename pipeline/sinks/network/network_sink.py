@@ -38,6 +38,8 @@ _FORMATS: dict[str, tuple[str, dict[str, str]]] = {
 # The muxer would write the end mark after a fault too, from which the stream goes on: `close` writes it.
 _HLS = {"hls_time": "1", "hls_list_size": "6", "hls_flags": "delete_segments+omit_endlist"}
 _END_MARK = "#EXT-X-ENDLIST\n"
+# Segments that the muxer keeps after the playlist lists them no more.
+_UNLISTED = 2
 # Whole MPEG-TS packets that fit into one datagram.
 _DATAGRAM = "pkt_size=1316"
 # Interval of key frames in seconds: the maximum wait of a new viewer.
@@ -193,14 +195,21 @@ def _segments(playlist: Path) -> dict[int, Path]:
 def _continuation(playlist: Path) -> dict[str, str]:
     """Remove the segments of an earlier stream. Return the options to go on with their numbers, which must not go back.
 
-    A player that has shown a segment waits for one of a higher number, or shows an old one of the same name.
+    A player that has shown a segment waits for one of a higher number, or shows an old one of the same name. Other files may
+    have such names, as live20.ts of live2.m3u8 beside live.m3u8: only those that the playlist lists, or may have listed, go.
     """
-    segments = _segments(playlist)
+    segments, listed = _segments(playlist), list[int]()
+    with suppress(OSError):
+        names = set(playlist.read_text(encoding="utf-8", errors="replace").splitlines())
+        listed = [number for number, path in segments.items() if path.name in names]
     if not segments:
         return {}
-    for path in segments.values():
-        path.unlink(missing_ok=True)
-    return {"start_number": f"{max(segments) + 1}", "hls_flags": f"{_HLS['hls_flags']}+discont_start"}
+    own = range(min(listed) - _UNLISTED, max(listed) + 2) if listed else range(0)
+    for number in own:
+        if number in segments:
+            segments[number].unlink(missing_ok=True)
+    newest = max(number for number in segments if number in own or not listed)
+    return {"start_number": f"{newest + 1}", "hls_flags": f"{_HLS['hls_flags']}+discont_start"}
 
 
 def _replaced(playlist: Path) -> list[Path]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -350,6 +351,12 @@ def test_large_first_frame_waits_for_a_slow_start(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_host_of_an_output_is_called_so() -> None:
     with pytest.raises(socket.gaierror):
         network_process._pass_on(None, "rtmp://user:secret@no-such-host.invalid/live", "flv", {})
+
+
+def test_an_output_that_waits_for_a_caller_has_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_process.av, "open", Mock(side_effect=EOFError))
+    with pytest.raises(EOFError):
+        network_process._pass_on(None, "srt://:9000?mode=listener", "mpegts", {})
 
 
 def test_a_playlist_whose_folder_is_gone_names_the_folder(tmp_path: Path) -> None:

@@ -293,10 +293,22 @@ def test_a_playlist_and_its_segments_are_outputs_too(tmp_path: Path, stream: Run
     refused(stream(source, "-o", "live.m3u8"), "live0.ts", "--overwrite")
     assert (tmp_path / "live0.ts").read_bytes() == b"another's"
     assert stream(source, "-o", "live.m3u8", "--overwrite")[0] == 0
-    assert not (tmp_path / "live0.ts").exists()
+    assert (tmp_path / "live0.ts").read_bytes() == b"another's", "no playlist lists it"
     playlist = (tmp_path / "live.m3u8").read_text()
     assert playlist.endswith("\nlive1.ts\n#EXT-X-ENDLIST\n"), "players wait for more without an end mark"
     assert "#EXT-X-MEDIA-SEQUENCE:1\n" in playlist, "players wait where the numbers go back"
+
+
+def test_a_new_stream_removes_the_segments_of_its_playlist_only(tmp_path: Path) -> None:
+    sink = NetworkSink(str(tmp_path / "live.m3u8"), SCENE)
+    with sink:
+        sink.write(make_frame(0), None)
+    for name in ("live1.ts", "live20.ts"):  # the one that a killed run had begun; live2.m3u8 has the other
+        (tmp_path / name).write_bytes(b"x")
+    with NetworkSink(str(tmp_path / "live.m3u8"), SCENE) as sink:
+        sink.write(make_frame(0), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live.m3u8", "live2.ts", "live20.ts"]
+    assert (tmp_path / "live20.ts").read_bytes() == b"x"
 
 
 def test_a_playlist_that_a_fault_breaks_has_no_end(tmp_path: Path) -> None:

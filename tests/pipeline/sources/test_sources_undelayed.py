@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import socket
 import threading
@@ -9,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import numpy as np
 import pytest
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources import network, open_source
 from cliprl.pipeline.sources.decoding import packet_queue
 from cliprl.pipeline.sources.decoding.low_latency import ParserBypass, slices_in
 from cliprl.pipeline.sources.errors import Problem, SourceError
@@ -224,3 +226,9 @@ def test_a_udp_port_of_another_program_is_not_taken_over(family: socket.AddressF
         other.bind((host, 0))
         with pytest.raises(CliprlError, match="another program receives on port"):
             open_source(f"udp://{written}:{other.getsockname()[1]}")
+
+
+def test_a_system_without_ipv6_checks_no_port_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_received", set())
+    monkeypatch.setattr(socket, "socket", Mock(side_effect=OSError(errno.EAFNOSUPPORT, "no such family")))
+    network._check_free("udp://[::1]:5000")

@@ -389,6 +389,17 @@ def test_a_segmenter_begins_anew_and_serves_one_stream(segmenter: Segmenter) -> 
     assert Stream(Numbers(2), segmenter).run().frames == 2
 
 
+def test_leaving_a_stream_ends_an_iteration_that_is_kept(segmenter: Segmenter) -> None:
+    source = Numbers(30)
+    with Stream(source, segmenter) as stream:
+        frames = iter(stream)
+        next(frames)
+    assert source.closed
+    assert not [thread for thread in stream._threads if thread.is_alive()]
+    assert Stream(Numbers(2), segmenter).run(frames=np.int64(1)).frames == 1  # type: ignore[arg-type]
+    assert next(frames, None) is None
+
+
 @pytest.mark.parametrize(
     ("luma", "chroma"),
     [
