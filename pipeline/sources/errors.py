@@ -141,11 +141,13 @@ _MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceErro
 )
 
 
-# What libav has no class for, by the number of the error.
-_NUMBERS = {
+# What libav has no class for, by the number of the error: of devices, and of all.
+_DEVICE_NUMBERS = {
     errno.EBUSY: "is in use by another program: end that program",
     errno.ENODEV: "is no longer there: attach it again",
     errno.ENXIO: "is no longer there: attach it again",
+}
+_NUMBERS = {
     errno.ENETUNREACH: "can't be reached from here: check the network of this machine",
     errno.EHOSTUNREACH: "can't be reached from here: check the address, and whether it is switched on",
     errno.EADDRINUSE: "can't be read: another program receives on its port: end it, or choose another port",
@@ -193,8 +195,9 @@ def explain(error: BaseException, name: str) -> SourceError:
     for classes, problem, kind, text in _MEANINGS:
         if isinstance(error, classes):
             return source_error(kind, problem, f"{shown} {text}")
-    if (number := getattr(error, "errno", None)) in _NUMBERS:
-        return SourceError(f"{shown} {_NUMBERS[number]}")
+    meanings = _NUMBERS | (_DEVICE_NUMBERS if name.startswith("/dev/") else {})
+    if (number := getattr(error, "errno", None)) in meanings:
+        return SourceError(f"{shown} {meanings[number]}")
     lines = redact(str(getattr(error, "strerror", None) or error)).splitlines()
     reason = lines[0] if lines else type(error).__name__
     remedy = (

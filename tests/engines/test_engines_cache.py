@@ -221,12 +221,14 @@ def test_a_full_disk_costs_only_the_caching(cache: EngineCache, size: int, made:
 
 # The kernel ends the builder, as kill -9 would, when it has used so much CPU time: on a busy machine too it gets to its writes.
 STORE = """
-import signal
+import signal, tempfile
 from pathlib import Path
 from cliprl.engines import EngineCache
 from cliprl.engines.cache.cache_store import StoredEntry
 parts = {"one": bytes(range(256)) * 4000, "two": b"refiner"}
 fields = {"bundle": "small", "backend": "openvino", "precision": "bf16"}
+with tempfile.TemporaryDirectory() as folder:  # what is imported late is imported before the children are timed
+    EngineCache(Path(folder)).get_or_make(fields, lambda: StoredEntry(parts, {"faults": []}))
 def main(words):
     seconds, folder = words.split(maxsplit=1)
     signal.setitimer(signal.ITIMER_PROF, float(seconds))
