@@ -1,12 +1,17 @@
-"""Checks before a stream runs, apart from the way of a frame."""
+"""Checks and limits of a stream's run, apart from the way of a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from cliprl.engines import UsageError
+from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import FrameSegmenter, Source
+from cliprl.pipeline.core.segmentation import Segmentation
+
+StreamResults = Generator[tuple[Frame, Segmentation | None], None, None]
 
 # The segmenters that a stream runs now, by their ids, each with a mark of its run.
 _running: dict[int, object] = {}
@@ -43,10 +48,28 @@ def checked_parts(
     return source, segmenter
 
 
-def check_unused(began: bool) -> None:
-    """Raise UsageError if a stream has begun already."""
-    if began:
-        raise UsageError("a Stream runs once: make another one, with a source and sinks that are opened anew")
+class OneIteration:
+    """The only iteration over a stream. It ends with the stream, also if it was left without its end and is still referred to."""
+
+    def __init__(self) -> None:
+        self._kept: Callable[[], StreamResults | None] | None = None  # None: none has begun
+
+    def check_unused(self) -> None:
+        """Raise UsageError if the iteration has begun already."""
+        if self._kept is not None:
+            raise UsageError("a Stream runs once: make another one, with a source and sinks that are opened anew")
+
+    def begin(self, results: StreamResults) -> StreamResults:
+        """Return `results`. Raises UsageError if the iteration has begun already."""
+        self.check_unused()
+        self._kept = weakref.ref(results)  # no cycle: an iteration that is dropped ends at once
+        return results
+
+    def end(self) -> None:
+        """Close the results if they are still referred to."""
+        if self._kept is not None and (results := self._kept()) is not None:
+            with suppress(ValueError):  # another thread is inside it
+                results.close()
 
 
 def check_frame_count(frames: int | None) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import Self
@@ -18,7 +17,7 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
-from cliprl.pipeline.stream.checks import check_frame_count, check_unused, checked_parts, in_use
+from cliprl.pipeline.stream.checks import OneIteration, StreamResults, check_frame_count, checked_parts, in_use
 from cliprl.pipeline.stream.notes import notes_of_run
 from cliprl.pipeline.stream.pace import RealTimePace
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
@@ -84,16 +83,15 @@ class Stream:
         supply = supply if self._has_reader else SourceSupply(self._ring, self._frames(), profiler)
         self._scheduler = StageScheduler(supply, stages, workers)
         self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
-        self.interrupted = self._began = False
+        self.interrupted, self._iteration = False, OneIteration()
         self._wanted: int | None = None
-        self._iteration: Callable[[], Generator[tuple[Frame, Segmentation | None], None, None] | None] = lambda: None
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
         """Process the source to its end, or `frames` frames of it; `on_frame` is called with each written frame.
 
         Raises the error of a stage after the sinks were closed.
         """
-        check_unused(self._began)
+        self._iteration.check_unused()
         check_frame_count(frames)
         self._wanted = frames if self._ring.policy == "wait" else None
         with self:
@@ -109,13 +107,9 @@ class Stream:
 
         Iterate inside `with stream:`, whose end completes the outputs; until then they have their partial names.
         """
-        check_unused(self._began)
-        self._began = True
-        results = self._results()
-        self._iteration = weakref.ref(results)  # no cycle: an iteration that is dropped ends at once
-        return results
+        return self._iteration.begin(self._results())
 
-    def _results(self) -> Generator[tuple[Frame, Segmentation | None], None, None]:
+    def _results(self) -> StreamResults:
         with single_threaded(), in_use(self.segmenter):
             if self._has_reader:
                 self._reader.start()
@@ -221,9 +215,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if (results := self._iteration()) is not None:  # left without its end, and still referred to
-            with suppress(ValueError):  # another thread is inside it
-                results.close()
+        self._iteration.end()
         try:
             self.sinks.__exit__(kind, error, trace)
         finally:
