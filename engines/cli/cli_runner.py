@@ -88,7 +88,8 @@ def _run(app: typer.Typer, program: str) -> int:
         with ending_at_once():
             status: int = app(standalone_mode=False) or 0
     except CliprlError as error:
-        return _complain(program, str(error), error.exit_status)
+        notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # others are tracebacks
+        return _complain(program, "; ".join([str(error), *notes]), error.exit_status)
     except _CommandLineError as error:
         return _complain(program, describe_misuse(error, program), MISUSE) if str(error) else MISUSE
     except (KeyboardInterrupt, typer.Abort):

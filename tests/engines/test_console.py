@@ -15,10 +15,20 @@ import pytest
 import typer
 from rich.console import Console
 
-from cliprl.engines import EngineError, UsageError
+from cliprl.engines import CliprlError, EngineError, UsageError
 from cliprl.engines.cli.cli_runner import reporting_errors, run_app
 
 PROGRAM = "cliprl-test"
+
+
+def noted_error() -> CliprlError:
+    """An error of a run with what could not be finished after it, and with a traceback."""
+    error = CliprlError("it can't run")
+    error.add_note("nor could its file be finished")
+    error.add_note("Traceback\n  of another process")
+    return error
+
+
 ERRORS = {
     "failed": EngineError("it can't\nrun"),
     "misused": UsageError("no such thing"),
@@ -29,6 +39,7 @@ ERRORS = {
     "sent": OSError(errno.EROFS, "Read-only file system"),
     "temporary": FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
     "unforeseen": KeyError("here\nand there"),
+    "noted": noted_error(),
 }
 
 
@@ -58,6 +69,7 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
         (["well"], 0, ""),
         (["well", "-s", "7"], 7, ""),
         (["failed"], 1, "cliprl-test: it can't run\n"),
+        (["noted"], 1, "cliprl-test: it can't run; nor could its file be finished\n"),
         (["misused"], 2, "cliprl-test: no such thing\n"),
         (["unwritable"], 2, "cliprl-test: no class 'a\\ud800\\x1b\\xff'\n"),
         (["interrupted"], 130, "cliprl-test: interrupted\n"),
