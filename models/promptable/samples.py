@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, a
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, instrument_classes
 from cliprl.models.evaluation.image_segmenter import frame_of_image
-from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.core.viewport import Viewport, inside_cells, network_to_frame
 from cliprl.pipeline.correction.class_odds import class_odds
 from cliprl.pipeline.correction.corrector import segmented_draft
 from cliprl.pipeline.segment.segmenter import Segmenter
@@ -68,7 +68,7 @@ def draw_view(bundle: Bundle, mixture: Mixture, segmenter: Segmenter, rng: np.ra
             image = apply_corruption(image, str(rng.choice(list(CORRUPTIONS))), rng.uniform(0, SEVERITY), rng)
         segmenter.reset()
         draft = segmented_draft(segmenter, frame_of_image(image))
-        labels = _in_view(labels, draft.view)
+        labels = labels_in_view(labels, draft.view)
         if _seen(labels, np.flatnonzero(instrument_classes(bundle.manifest.classes))):
             return PromptView(
                 draft.features[0].astype(np.float16), draft.image[0], draft.logits.astype(np.float16), labels
@@ -96,13 +96,18 @@ def draw_object(view: PromptView, instrument: NDArray[np.bool_], rng: np.random.
     return PromptSample(features, image, truth, odds)
 
 
-def _in_view(labels: Image, view: Viewport) -> Image:
-    """Return the labels of a frame, at `TRUTH_STRIDE`, as those of the network input; its padding is IGNORE."""
-    left, top, width, height = (value // TRUTH_STRIDE for value in view.crop)
-    x, y, across, down = (value // TRUTH_STRIDE for value in view.placed)
+def labels_in_view(labels: Image, view: Viewport) -> Image:
+    """Return the labels of a frame, at `TRUTH_STRIDE`, as those of the network input, taken at the centers of its cells.
+
+    Its padding is IGNORE."""
     found = np.full((view.network_height // TRUTH_STRIDE, view.network_width // TRUTH_STRIDE), IGNORE, np.uint8)
-    cut = labels[top : top + height, left : left + width]
-    found[y : y + down, x : x + across] = cv2.resize(cut, (across, down), interpolation=cv2.INTER_NEAREST)
+    matrix, placed = network_to_frame(view), inside_cells(replace(view, circle=None), *found.shape)
+    columns, rows = (
+        ((np.arange(size) + 0.5) * matrix[axis, axis] + matrix[axis, 2] / TRUTH_STRIDE).astype(int)
+        for axis, size in enumerate(found.shape[::-1])
+    )
+    within = np.clip(rows, 0, labels.shape[0] - 1)[:, None], np.clip(columns, 0, labels.shape[1] - 1)
+    found[placed] = labels[within][placed]
     return found
 
 

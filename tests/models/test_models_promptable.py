@@ -23,7 +23,9 @@ from cliprl.models.data.sample import IGNORE
 from cliprl.models.export.onnx_export import write_prompt_head
 from cliprl.models.promptable.annotator import Click, mask_iou, next_click
 from cliprl.models.promptable.network import PromptHead, repeat_head
+from cliprl.models.promptable.samples import labels_in_view
 from cliprl.models.promptable.train import mask_loss
+from cliprl.pipeline.core.viewport import fit_viewport, frame_to_network, map_points
 
 
 def test_annotator_clicks_the_center_of_the_largest_error() -> None:
@@ -105,6 +107,21 @@ def test_a_head_goes_on_from_an_exported_one(exported: tuple[PromptHead, Path, d
     repeat_head(second, path, tensors)
     with torch.no_grad():
         assert torch.allclose(second.eval()(*tensors), first(*tensors), atol=1e-3)
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 320, 256), (7, 0, 300, 256), (40, 30, 200, 200)], ids=["all", "cut", "padded"])
+def test_labels_lie_where_the_network_sees_what_they_label(crop: tuple[int, int, int, int]) -> None:
+    view = fit_viewport((256, 320), (256, 320), crop)
+    labels = np.zeros((128, 160), np.uint8)
+    labels[40:90, 60:110] = 1
+    seen = labels_in_view(labels, view)
+    rows, columns = np.nonzero(seen == 1)
+    corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    expected = map_points(frame_to_network(view), np.array([[120, 80], [220, 180]])).ravel() / 2
+    assert np.abs(np.array(corners) - expected).max() <= 0.5
+    left, top, width, height = (value // 2 for value in view.placed)
+    assert np.count_nonzero(seen != IGNORE) == width * height
+    assert seen[top, left] == 0
 
 
 def test_hints_find_what_looks_like_the_clicked_object() -> None:

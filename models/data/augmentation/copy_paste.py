@@ -77,7 +77,7 @@ def _crop(sample: Sample, rng: np.random.Generator, shape: tuple[int, ...]) -> S
     part = np.s_[top : top + h, left : left + w]
     size = (shape[1], shape[0])
     image = cv2.resize(sample.image[part], size, interpolation=cv2.INTER_AREA if h > shape[0] else cv2.INTER_LINEAR)
-    labels = cv2.resize(sample.labels[part], size, interpolation=cv2.INTER_NEAREST)
+    labels = cv2.resize(sample.labels[part], size, interpolation=cv2.INTER_NEAREST_EXACT)
     return Sample(image.astype(np.uint8), labels.astype(np.uint8), sample.sequence)
 
 

@@ -25,7 +25,8 @@ class CorruptedDataset:
         kind = kinds[index * len(kinds) // len(self)]
         across = self.size[::-1]
         image = cv2.resize(sample.image, across, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        labels = cv2.resize(sample.labels, across, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+        # At the centers of pixels: INTER_NEAREST takes corners, by which labels lie half a pixel right of and below the image.
+        labels = cv2.resize(sample.labels, across, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
         return Sample(
             apply_corruption(image, kind, self.severity, np.random.default_rng(index)), labels, sample.sequence
         )
