@@ -49,6 +49,7 @@ class CocoSink(PartialFileSink):
         """Create the partial file. Raises UsageError if it can't be, CliprlError if the disk is full."""
         super().__init__(target)
         self._spec, self._classes = spec, labelled_classes(spec.classes)
+        self.named_classes = spec.classes
         self._categories = {i: number for number, i in enumerate(self._classes, 1)}
         self._video, self._annotations = redact(spec.stream.name), 0
         try:

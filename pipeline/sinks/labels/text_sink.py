@@ -21,6 +21,7 @@ class TextLabelSink(PartialFileSink):
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self.spec, self.classes = spec, labelled_classes(spec.classes)
+        self.named_classes = spec.classes
 
     @abstractmethod
     def head(self, frame: Frame) -> str:

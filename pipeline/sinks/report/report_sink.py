@@ -29,6 +29,7 @@ class ReportSink(PartialFileSink):
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self._case, self._text = CaseRecorder(spec), text
+        self.named_classes = spec.classes
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         self._case.add(frame, segmentation)

@@ -36,6 +36,17 @@ NAMES = {spec.name: i for i, spec in enumerate(CLASSES)}
 Read = Callable[[Path], dict[str, Labels]]
 
 
+@pytest.mark.parametrize(
+    "name", ["a.coco.json", "a.cvat.xml", "a.labelstudio.json", "a.jsonl", "a.html", "a/", "a.yolo/"]
+)
+def test_masks_of_more_classes_than_named_are_refused(tmp_path: Path, name: str) -> None:
+    """A class without a name would be left out, be a color that is not in the palette, or end in an IndexError."""
+    few = replace(SCENE, classes=CLASSES[:2])
+    with pytest.raises(UsageError, match="opened with 2 classes, and the masks have 4: give"):
+        write_all(open_sink(f"{tmp_path}/{name}", few))
+    assert not list(tmp_path.iterdir())
+
+
 def drawn(shapes: list[tuple[str, str, NDArray[np.bool_]]]) -> dict[str, Labels]:
     """Labels of each frame from (frame, class, mask)."""
     found: dict[str, Labels] = defaultdict(lambda: np.zeros((HEIGHT, WIDTH), np.uint8))
