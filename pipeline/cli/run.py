@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import error_console, printable, reporting_errors
 from cliprl.engines.cli.signals import deferring_signals, end_at_once, end_if_deferred, on_ending_signals
 from cliprl.pipeline.cli.label_options import with_exported_frames
@@ -20,6 +21,7 @@ from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.atomic_file import STDOUT
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.stream.trace import Trace
@@ -34,6 +36,8 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     check_source_name(options.source)
     options = _with_all_outputs(options)
     targets = options.outputs
+    if targets.count(STDOUT) > (not json_output):
+        raise UsageError(f"-o {STDOUT} is given twice, or with --json, which prints on standard output too: give one of them")
     recordings = options.live.record.folder if options.live.record else None
     outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
     with deferring_signals(end_at_once):
@@ -71,7 +75,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
         counts = summary_json(summary, written, live=stream.displays)
         print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
     else:
-        named = [target for target in targets if target != "null:" and summary.frames]
+        named = [target for target in targets if target not in ("null:", STDOUT) and summary.frames]
         wrote = [printable(f"wrote {_without_password(target)}") for target in named]
         _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))
     return 128 + received[0] if received and stream.interrupted else 0

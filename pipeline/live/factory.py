@@ -14,8 +14,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec, Sink, Source, StreamInfo
 from cliprl.pipeline.core.passthrough import without_audio
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sinks.group_errors import check_sink
-from cliprl.pipeline.sinks.null import NULL
-from cliprl.pipeline.sinks.registry import is_h264_stream, is_stream
+from cliprl.pipeline.sinks.registry import is_h264_stream, is_stream, writes_files
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.stdin import is_stdin
@@ -170,7 +169,7 @@ def _output(
 
 def _has_parts(target: str) -> bool:
     """Return whether a further part can be written after a fault: not for a pipe or a device."""
-    return target != NULL and (not os.path.exists(target) or os.path.isfile(target) or os.path.isdir(target))
+    return writes_files(target) and (not os.path.exists(target) or os.path.isfile(target) or os.path.isdir(target))
 
 
 def next_part(target: str) -> str:

@@ -26,11 +26,15 @@ def write_all(write: Callable[[memoryview], int | None], data: bytes | memoryvie
     return total
 
 
+# The name of standard output where an output is a file.
+STDOUT = "stdout:"
+
+
 class PartialFile:
     """A binary file `.NAME.partial.EXT` beside its target; `publish` renames it, so that an earlier target stays until then.
 
     No other file is touched: the partial name is new and held by this run alone (see `reserve`), and a target that appeared or
-    changed since is not replaced. Devices and pipes (`/dev/stdout`) can't be replaced and are written directly. After an
+    changed since is not replaced. Devices, pipes and standard output (`STDOUT`) are written directly. After an
     error in `write` the file takes nothing more: what reached the disk stays as it is, however a library that holds the file
     tries to tidy up.
     """
@@ -40,12 +44,16 @@ class PartialFile:
     def __init__(self, target: Path) -> None:
         """Create the file. Raises UsageError if the target is a folder, is being written, or can't be written."""
         self.target = Path(os.path.realpath(target))
-        check_place(self.target)
-        self._found = file_identity(self.target)
+        self._found: Identity | None = None
         self.notes: list[str] = []
         try:
-            direct = self._found is not None and not stat.S_ISREG(self.target.stat().st_mode)
-            reserved = _opened(self.target) if direct else reserve(self.target)
+            if str(target) == STDOUT:
+                self.target, reserved = target, Reserved(target, os.dup(1))
+            else:
+                check_place(self.target)
+                self._found = file_identity(self.target)
+                direct = self._found is not None and not stat.S_ISREG(self.target.stat().st_mode)
+                reserved = _opened(self.target) if direct else reserve(self.target)
         except OSError as error:
             raise unwritable(target, error) from error
         self.path, self.notes = reserved.path, reserved.notes

@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cliprl.engines import UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.nv12 import upright_box
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
+from cliprl.pipeline.sinks.atomic_file import STDOUT
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.json_fields import (
     describe_class,
@@ -29,7 +31,7 @@ FLUSH_SECONDS = 1.0
 
 
 class EventSink(PartialFileSink):
-    """JSON Lines. The first line is a header:
+    """JSON Lines, which a pipe or standard output ("stdout:") gets one by one. The first line is a header:
 
         {"format": "cliprl-events", "format_version": 1,
          "stream": {"name", "height", "width", "time_base": "1/90000", "rate": "25/1", "frames", "seconds"},
@@ -55,7 +57,7 @@ class EventSink(PartialFileSink):
     frames that the bundle is for; "unsure" and "unfamiliar", whether they are at or above the bundle's thresholds. These four
     are absent for a bundle without a fitted confidence. Without `segmented` there are none of these, and no "steps", "moved" or
     "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if
-    that is unknown. Lines reach the disk within a second. "presence" is the estimated probability that the frame shows a
+    that is unknown. Lines reach a disk within a second. "presence" is the estimated probability that the frame shows a
     class that was named at run time, on the CPU; absent without such a class.
     "image_quality" is measured on the network input before restoration, on the CPU, in a bundle with a restoration: brightness
     of its darkest tenth, mean brightness, standard deviation of the noise; absent where it is not measured.
@@ -66,9 +68,9 @@ class EventSink(PartialFileSink):
     def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
-        self._classes = spec.classes
+        self._classes = self.named_classes = spec.classes
         self._lines = [_line(_header(spec))]
-        self._flushed = 0.0
+        self._flushed, self._pause = 0.0, FLUSH_SECONDS if self._file.seekable() else 0.0
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         event: dict[str, Any] = {
@@ -95,7 +97,7 @@ class EventSink(PartialFileSink):
                 if (followed := segmentation.instances.followed) is not None:
                     event["followed"] = describe_followed(followed)
         self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if time.monotonic() - self._flushed >= self._pause:
             self._flush()
 
     def _seen(self, frame: Frame, segmentation: Segmentation) -> dict[str, Any]:
@@ -164,7 +166,11 @@ def _latency(frame: Frame) -> dict[str, float]:
     return stages if captured is None else stages | {"age": round((time.monotonic() - captured) * 1000, 3)}
 
 
-@register_sink(suffixes=(".jsonl",), help="one line of JSON per frame")
+@register_sink(
+    suffixes=(".jsonl",), prefixes=(STDOUT,), shown=f".jsonl {STDOUT}", help="one line of JSON per frame"
+)
 def open_jsonl(target: str, spec: OutputSpec, settings: EncoderSettings) -> EventSink:
-    """Open a file of JSON lines."""
+    """Open a file of JSON lines, or standard output for them."""
+    if target.startswith(STDOUT) and target != STDOUT:
+        raise UsageError(f"'{target}' names no kind of output: write {STDOUT} without more, or ./{target} for a file")
     return EventSink(Path(target), spec)

@@ -186,8 +186,8 @@ class NetworkSink(BaseSink):
 
 
 def _segments(playlist: Path) -> dict[int, Path]:
-    """The segments of a playlist by their numbers."""
-    segment = re.compile(rf"{re.escape(playlist.name[: -len(PLAYLIST)])}(\d{{1,15}})\.ts")
+    """The segments of a playlist by their numbers: live-0.ts, which live2.m3u8 and live-2.m3u8 have no use for."""
+    segment = re.compile(rf"{re.escape(playlist.name[: -len(PLAYLIST)])}-(\d{{1,15}})\.ts")
     files = playlist.parent.iterdir() if playlist.parent.is_dir() else ()
     return {int(match[1]): path for path in files if (match := segment.fullmatch(path.name))}
 
@@ -195,21 +195,21 @@ def _segments(playlist: Path) -> dict[int, Path]:
 def _continuation(playlist: Path) -> dict[str, str]:
     """Remove the segments of an earlier stream. Return the options to go on with their numbers, which must not go back.
 
-    A player that has shown a segment waits for one of a higher number, or shows an old one of the same name. Other files may
-    have such names, as live20.ts of live2.m3u8 beside live.m3u8: only those that the playlist lists, or may have listed, go.
+    A player that has shown a segment waits for one of a higher number, or shows an old one of the same name. Only those that the
+    playlist lists, or may have listed, are removed: another program's file may have such a name.
     """
     segments, listed = _segments(playlist), list[int]()
     with suppress(OSError):
         names = set(playlist.read_text(encoding="utf-8", errors="replace").splitlines())
         listed = [number for number, path in segments.items() if path.name in names]
+    names_of = {"hls_segment_filename": f"{str(playlist)[: -len(PLAYLIST)]}-%d.ts"}
     if not segments:
-        return {}
-    own = range(min(listed) - _UNLISTED, max(listed) + 2) if listed else range(0)
-    for number in own:
+        return names_of
+    for number in range(min(listed) - _UNLISTED, max(listed) + 2) if listed else ():
         if number in segments:
             segments[number].unlink(missing_ok=True)
-    newest = max(number for number in segments if number in own or not listed)
-    return {"start_number": f"{newest + 1}", "hls_flags": f"{_HLS['hls_flags']}+discont_start"}
+    newest, flags = max(segments), f"{_HLS['hls_flags']}+discont_start"
+    return names_of | {"start_number": f"{newest + 1}", "hls_flags": flags}
 
 
 def _replaced(playlist: Path) -> list[Path]:

@@ -41,7 +41,7 @@ FILES = ("o.mp4", "o.mkv", "o.mov", "o.coco.json", "o.jsonl")
 TRACE, MASKS, PLAYLIST = "t.json", "m", "live.m3u8"
 # What a run that did not end well may leave, and the segments of the playlist.
 LEFT = re.compile(
-    r"disk/(\.(o|t|m|live)\.partial(-\d+)?(\.\w+|/.*)?|\.o\.coco\.partial(-\d+)?\.json|live\d*\.(ts|m3u8))"
+    r"disk/(\.(o|t|m|live)\.partial(-\d+)?(\.\w+|/.*)?|\.o\.coco\.partial(-\d+)?\.json|live(-\d+)?\.(ts|m3u8))"
 )
 State = dict[str, tuple[Any, ...]]
 

@@ -289,26 +289,53 @@ def test_a_registry_that_cannot_be_used_knows_nothing(tmp_path: Path) -> None:
 
 def test_a_playlist_and_its_segments_are_outputs_too(tmp_path: Path, stream: Run) -> None:
     source = clip(tmp_path / "a.mp4")
-    (tmp_path / "live0.ts").write_bytes(b"another's")
-    refused(stream(source, "-o", "live.m3u8"), "live0.ts", "--overwrite")
-    assert (tmp_path / "live0.ts").read_bytes() == b"another's"
+    (tmp_path / "live-0.ts").write_bytes(b"another's")
+    refused(stream(source, "-o", "live.m3u8"), "live-0.ts", "--overwrite")
+    assert (tmp_path / "live-0.ts").read_bytes() == b"another's"
     assert stream(source, "-o", "live.m3u8", "--overwrite")[0] == 0
-    assert (tmp_path / "live0.ts").read_bytes() == b"another's", "no playlist lists it"
+    assert (tmp_path / "live-0.ts").read_bytes() == b"another's", "no playlist lists it"
     playlist = (tmp_path / "live.m3u8").read_text()
-    assert playlist.endswith("\nlive1.ts\n#EXT-X-ENDLIST\n"), "players wait for more without an end mark"
+    assert playlist.endswith("\nlive-1.ts\n#EXT-X-ENDLIST\n"), "players wait for more without an end mark"
     assert "#EXT-X-MEDIA-SEQUENCE:1\n" in playlist, "players wait where the numbers go back"
+
+
+def test_standard_output_takes_events_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, status in (((), 0), (("--json",), 2), (("-o", "stdout:"), 2)):
+        command = ["cliprl-stream", str(clip(tmp_path / "a.mp4")), "--steps", "0", "-o", "stdout:", *words]
+        monkeypatch.setattr(sys, "argv", command)
+        assert run_app(cli.app, "cliprl-stream") == status
+        lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+        assert [line.get("index") for line in lines] == ([] if status else [None, 0, 1, 2])
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_a_pipe_gets_each_event_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "e.jsonl")
+    reader = os.open(tmp_path / "e.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+    with EventSink(tmp_path / "e.jsonl", SCENE) as sink:
+        for index in range(3):
+            sink.write(make_frame(index), segment(grid(index)))
+            assert json.loads(os.read(reader, 1 << 20).splitlines()[-1])["index"] == index
+    os.close(reader)
 
 
 def test_a_new_stream_removes_the_segments_of_its_playlist_only(tmp_path: Path) -> None:
     sink = NetworkSink(str(tmp_path / "live.m3u8"), SCENE)
     with sink:
         sink.write(make_frame(0), None)
-    for name in ("live1.ts", "live20.ts"):  # the one that a killed run had begun; live2.m3u8 has the other
+    for name in (
+        "live-1.ts",
+        "live20.ts",
+        "live-2-0.ts",
+    ):  # the one that a killed run had begun; others' playlists have the rest
         (tmp_path / name).write_bytes(b"x")
     with NetworkSink(str(tmp_path / "live.m3u8"), SCENE) as sink:
         sink.write(make_frame(0), None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["live.m3u8", "live2.ts", "live20.ts"]
-    assert (tmp_path / "live20.ts").read_bytes() == b"x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live-2-0.ts", "live-2.ts", "live.m3u8", "live20.ts"]
+    assert (tmp_path / "live20.ts").read_bytes() == (tmp_path / "live-2-0.ts").read_bytes() == b"x"
 
 
 def test_a_playlist_that_a_fault_breaks_has_no_end(tmp_path: Path) -> None:
@@ -318,7 +345,7 @@ def test_a_playlist_that_a_fault_breaks_has_no_end(tmp_path: Path) -> None:
             sink.write(make_frame(number), None)
         raise RuntimeError
     playlist = (tmp_path / "live.m3u8").read_text()
-    assert "live0.ts" in playlist
+    assert "live-0.ts" in playlist
     assert "ENDLIST" not in playlist
 
 
@@ -330,7 +357,7 @@ def test_one_run_at_a_time_writes_a_playlist(tmp_path: Path) -> None:
         sink.write(make_frame(0), None)
         with pytest.raises(UsageError, match="being written by another run"):
             other.write(make_frame(0), None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["live.m3u8", "live0.ts"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["live-0.ts", "live.m3u8"]
     with NetworkSink(target, SCENE) as sink:
         sink.write(make_frame(0), None)
 
