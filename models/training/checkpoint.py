@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import torch
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, reason_of
 from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.training.parallel import process_rank
 
@@ -110,15 +110,33 @@ class CheckpointWriter:
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint: a full disk, a kill or a power cut keeps the previous one."""
+    watched: _WatchedFile | None = None
     try:
         with atomic_write(path, durable=True) as file:
-            torch.save(dict(state), file)
+            watched = _WatchedFile(file)
+            torch.save(dict(state), cast("BinaryIO", watched))
     except (OSError, RuntimeError) as error:
-        # torch raises a RuntimeError that is about its own file format.
-        reason = (isinstance(error, OSError) and error.strerror) or "the disk took no more"
+        cause = error if isinstance(error, OSError) else watched and watched.error
+        reason = (cause and cause.strerror) or reason_of(cause or error)
+        remedy = "free some space" if cause else "mend that and run the same command again"
         raise CliprlError(
-            f"{path} could not be written ({reason}): free some space; a checkpoint that was there stands"
+            f"{path} could not be written ({reason}): {remedy}; a checkpoint that was there stands"
         ) from error
+
+
+class _WatchedFile:
+    """Passes on what torch writes, and keeps the error of a write, in whose place torch raises one about its file format."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self._file, self.flush = file, file.flush
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def read_checkpoint(path: Path, remedy: str = "delete it to start the stage anew") -> dict[str, Any]:

@@ -110,7 +110,11 @@ class SinkThread(threading.Thread):
         """Write the waiting frames, finish the sink and end the thread."""
         self._queue.close()
         if self.is_alive():
-            self.join(_CLOSE_FAULTY if self.network and self.error else _CLOSE_TIMEOUT)
+            self.join(_CLOSE_FAULTY)
+        if self.is_alive() and not (self.network and self.error):
+            if self.network and not self.written:
+                self._say(f"waiting up to {_CLOSE_TIMEOUT:g} s for {self.target} to answer")
+            self.join(_CLOSE_TIMEOUT - _CLOSE_FAULTY)
         if self.network and not self.written:
             unanswered = CliprlError(f"no frame was sent to '{self.target}': it does not answer")
             self.failure = self.error or (unanswered if self.is_alive() else None)

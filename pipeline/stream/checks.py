@@ -19,20 +19,30 @@ _running: dict[int, object] = {}
 
 @contextmanager
 def in_use(segmenter: FrameSegmenter | None) -> Iterator[None]:
-    """Reset a segmenter and keep it for one stream. Raises UsageError if another stream runs it."""
+    """Reset a segmenter and keep it, and those that it wraps, for one stream. Raises UsageError if another stream runs one."""
     if segmenter is None:
         yield
         return
-    run = object()
-    if _running.setdefault(id(segmenter), run) is not run:  # atomic: streams may begin on several threads
-        raise UsageError(
-            "the segmenter is in use by another stream, and each result depends on the frame before: make another one"
-        )
+    run, kept = object(), list[int]()
     try:
+        for one in _with_inner(segmenter):
+            if _running.setdefault(id(one), run) is not run:  # atomic: streams may begin on several threads
+                raise UsageError(
+                    "the segmenter is in use by another stream, and each result depends on the frame before: make another one"
+                )
+            kept.append(id(one))
         segmenter.reset()
         yield
     finally:
-        del _running[id(segmenter)]
+        for key in kept:
+            del _running[key]
+
+
+def _with_inner(segmenter: object) -> Iterator[object]:
+    """Yield a segmenter, and what it wraps as its attribute `inner`."""
+    while segmenter is not None:
+        yield segmenter
+        segmenter = getattr(segmenter, "inner", None)
 
 
 def checked_parts(

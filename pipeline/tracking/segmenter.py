@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TrackingSegmenter:
-    """Adds the instances to the segmentations of another segmenter, in its last stage. A `FrameSegmenter`."""
+    """Adds the instances to the segmentations of another segmenter, `inner`, in its last stage. A `FrameSegmenter`."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class TrackingSegmenter:
 
         Raises UsageError if `follow` names nothing that can be followed: see `FollowTarget.parse`.
         """
-        self._segmenter, self._video_network = segmenter, video_network
+        self.inner, self._video_network = segmenter, video_network
         self._target = None if follow is None else FollowTarget.parse(follow, classes)
         self._groups = ClassGroups.of(classes)
         self._forget()
@@ -43,7 +43,7 @@ class TrackingSegmenter:
 
     def reset(self) -> None:
         """Forget the frames and instruments so far: numbers begin anew."""
-        self._segmenter.reset()
+        self.inner.reset()
         self._forget()
 
     def _forget(self) -> None:
@@ -55,12 +55,12 @@ class TrackingSegmenter:
     def notes(self) -> Sequence[str]:
         """The notes of the segmenter, and one if the instrument to follow was never found."""
         missed = None if self._follower is None else self._follower.note()
-        return (*self._segmenter.notes, *([missed] if missed else ()))
+        return (*self.inner.notes, *([missed] if missed else ()))
 
     @property
     def stages(self) -> Sequence[Stage[FrameContext]]:
         """The stages of the segmenter; the last one tracks too, because the buffers that it reads are reused."""
-        *first, last = self._segmenter.stages
+        *first, last = self.inner.stages
         return (*first, Stage(last.name, partial(self._run, last)))
 
     def _run(self, last: Stage[FrameContext], context: FrameContext) -> None:
@@ -85,15 +85,15 @@ class TrackingSegmenter:
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """Create the ring of the segmenter."""
-        return self._segmenter.ring(slots, policy)
+        return self.inner.ring(slots, policy)
 
     def default_overlay(self) -> FrameOverlay | None:
         """Return the overlay of the segmenter."""
-        return self._segmenter.default_overlay()
+        return self.inner.default_overlay()
 
     def settle(self) -> None:
         """Wait for all pending work of the device."""
-        self._segmenter.settle()
+        self.inner.settle()
 
 
 def open_tracking(make: Any, follow: str | None = None) -> TrackingSegmenter:

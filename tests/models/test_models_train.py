@@ -376,6 +376,15 @@ def test_unwritable_checkpoint_leaves_the_last_one(tmp_path: Path) -> None:
     assert read_checkpoint(path)["done"] == 1
 
 
+def test_another_error_of_torch_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(state: object, file: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(CliprlError, match=r"\(CUDA error: an illegal memory access was encountered\): mend that"):
+        save_checkpoint(tmp_path / "trial.pt", {"done": 2})
+
+
 def trained(*words: str, without: str = "") -> subprocess.CompletedProcess[str]:
     """Run `cliprl-train` in a process that cannot import the package `without`."""
     code = "import sys; sys.modules.update({sys.argv.pop(1): None}); from cliprl.models.cli.train import main; main()"

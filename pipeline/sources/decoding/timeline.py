@@ -72,12 +72,13 @@ class Timeline(Generic[P]):
     The video stream `video` decides: where its clock jumps, its next packet begins where the last one ended, and the other
     streams follow it, each at the packet that belongs to the new clock. `start` is the time of the container that becomes
     zero, in seconds, None to leave the start as it is. `gap` seconds without any packet are a jump. `guessed`: the container
-    has no times of decoding, and those of the packets are guesses. `jumps` lists the number
+    has no times of decoding, and those of the packets are guesses. `live`: that of the first packet may be a guess of libav, as in
+    RTP that is joined in its middle; that the second lies before it is no jump. `jumps` lists the number
     of the video packet after each jump and by how many seconds the clock jumped; `moved` is what became zero.
     """
 
     def __init__(
-        self, video: int, start: Fraction | None = None, gap: Fraction = GAP, *, guessed: bool = False
+        self, video: int, start: Fraction | None = None, gap: Fraction = GAP, *, guessed: bool = False, live: bool = False
     ) -> None:
         self.jumps: list[tuple[int, Fraction]] = []
         self.moved = Fraction(0)
@@ -86,7 +87,7 @@ class Timeline(Generic[P]):
         self._last: Fraction | None = None
         self._back = _BACK
         self._lead, self._is_dated = _BACK_WITHOUT_DTS, False
-        self._guessed = guessed
+        self._guessed, self._live = guessed, live
         self._length = Fraction(0)
         self._end = Fraction(0)
         self._count = 0
@@ -170,8 +171,9 @@ class Timeline(Generic[P]):
         if -back <= step + _WRAP <= self._gap:
             self._offsets.append(self._offsets[-1] + _WRAP)
         else:
-            # libav counts a clock of 33 bits that goes back as one that wraps.
-            self.jumps.append((self._count, step - _WRAP if step > _WRAP / 2 else step))
+            if not (self._live and self._count == 1 and step < 0):
+                # libav counts a clock of 33 bits that goes back as one that wraps.
+                self.jumps.append((self._count, step - _WRAP if step > _WRAP / 2 else step))
             self._offsets.append(self._end - _presented(packet, time))
 
     def _settled(self, *, force: bool) -> Iterator[P]:
@@ -226,7 +228,8 @@ def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
     start = None if live or container.start_time is None else Fraction(container.start_time, av.time_base)
     restarts = container.format.flags & av.format.Flags.ts_discont.value
     gap = GAP if restarts and not live else GAP_WHERE_CONTINUOUS
-    return Timeline(stream.index, start, gap, guessed=container.format.name.startswith("matroska"))
+    guessed = container.format.name.startswith("matroska")
+    return Timeline(stream.index, start, gap, guessed=guessed, live=live)
 
 
 def _words(seconds: Fraction) -> str:

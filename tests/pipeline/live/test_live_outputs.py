@@ -51,6 +51,26 @@ def frames_in(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
+def test_a_wait_for_a_silent_receiver_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, said = threading.Event(), list[str]()
+
+    class Silent(BaseSink):
+        def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+            answered.wait()
+
+        def close(self) -> None: ...
+
+    def log(text: str) -> None:
+        said.append(text)
+        answered.set()
+
+    monkeypatch.setattr(sink_thread, "_CLOSE_FAULTY", 0.0)
+    with ThreadedSink(Silent, name="rtmp://viewer/live", log=log) as sink:
+        sink.write(TestCamera(live=False).read(), None)
+    assert said == ["waiting up to 20 s for rtmp://viewer/live to answer"]
+    assert sink.frames == 1
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_thread, "_FIRST_PAUSE", 0.05)

@@ -115,6 +115,17 @@ def test_a_clock_that_libav_unwraps_goes_back() -> None:
     assert "goes back by 0:10:0" in timeline.notes[-1]
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_a_guessed_first_time_of_a_camera_is_no_jump(live: bool) -> None:
+    """Of RTP that it joins in the middle libav times the first packet a group of pictures late."""
+    tickets = [ticket for ticket in recording(0, 9, 0) if ticket.stream_index == VIDEO]
+    tickets[0].pts = tickets[0].dts = 43_200
+    timeline: Timeline[Ticket] = Timeline(VIDEO, live=live)
+    times = [ticket.pts for ticket in through(tickets, timeline)]
+    assert times == list(range(43_200, 43_200 + 9 * STEP, STEP))
+    assert len(timeline.notes) == (not live)
+
+
 def test_sound_that_jumps_alone_moves_no_picture() -> None:
     tickets = recording(0, 200, 0)
     for ticket in tickets:

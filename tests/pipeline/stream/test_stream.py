@@ -383,10 +383,12 @@ def test_a_segmenter_begins_anew_and_serves_one_stream(segmenter: Segmenter) -> 
         assert again.instances is not None
         np.testing.assert_array_equal(one.instances.ids, again.instances.ids)
     assert any(seen.instances and seen.instances.items for seen in runs[0])
-    second = Stream(Numbers(2), segmenter)
-    with pytest.raises(UsageError, match="in use by another stream"):
-        Stream(Numbers(2), segmenter).run(lambda *_: print(second.run()))
-    assert Stream(Numbers(2), segmenter).run().frames == 2
+    again = TrackingSegmenter(segmenter, segmenter.classes)
+    for first, other in ((segmenter, segmenter), (tracking, segmenter), (segmenter, tracking), (tracking, again)):
+        second = Stream(Numbers(2), other)
+        with pytest.raises(UsageError, match="in use by another stream"):
+            Stream(Numbers(2), first).run(lambda *_, second=second: print(second.run()))
+        assert Stream(Numbers(2), other).run().frames == 2
 
 
 def test_leaving_a_stream_ends_an_iteration_that_is_kept(segmenter: Segmenter) -> None:
