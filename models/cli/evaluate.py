@@ -28,7 +28,7 @@ sequence, with intervals. Writes scores.md, scores.json, counts.json and images 
 [cyan]cliprl-eval --data endovis2015:/data/endovis2015 --split D2 --map instrument-shaft=shaft
 --map instrument-clasper=head --map instrument-wrist=head[/]  parts
 
-[bold]Data sets[/] (each also takes sequences=NAME,NAME, split=NAME or fold=N)
+[bold]Data sets[/] (each also takes every=N, and sequences=NAME,NAME, split=NAME or fold=N)
 
 """
     + describe_kinds().replace("\n", "\n\n"),

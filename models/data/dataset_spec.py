@@ -60,6 +60,15 @@ class DatasetSpec:
             )
         return value
 
+    def every(self) -> int:
+        """Return N where each N-th frame is wanted, 1 for all. Raises UsageError for another value."""
+        text = self.options.get("every", "1")
+        if not (text.isascii() and text.isdecimal() and 0 < len(text) < 10 and int(text)):
+            raise UsageError(
+                f"data set '{self.without_path()}': every is '{text}': give every=N to take each N-th frame"
+            )
+        return int(text)
+
     def names(self, key: str) -> tuple[str, ...]:
         """Return an option as a list of names, separated by commas; empty if it is not given."""
         return tuple(filter(None, self.options.get(key, "").split(",")))

@@ -22,12 +22,14 @@ from typing import Any, TypeVar
 
 from cliprl.engines import UsageError
 from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
-from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, Subset
 from cliprl.models.data.label_forms import label_form
 from cliprl.models.data.splits import SPLITS, Split, select_sequences
 
 # Options of every kind: they select sequences, and only one of them may be given.
 SELECTIONS = ("sequences", "split", "fold")
+# An option of every kind: each N-th of the selected frames.
+EVERY = "every"
 Target = TypeVar("Target", bound=Callable[..., Any])
 
 
@@ -186,7 +188,9 @@ def open_dataset(
     """
     spec, kind, path = check_line(text, context, further)
     options = {key: value for key, value in spec.options.items() if key in kind.options}
-    return _select(kind.factory(path, options, context), spec, side)
+    data = _select(kind.factory(path, options, context), spec, side)
+    every = 1 if EVERY in kind.options else spec.every()
+    return data if every == 1 else SelectedFrames([(data, index) for index in range(0, len(data), every)])
 
 
 def check_line(
@@ -195,12 +199,13 @@ def check_line(
     """Return the parts of a line, its kind and its path. Raises UsageError as `open_dataset`, but reads no data."""
     spec = DatasetSpec.parse(text)
     kind = dataset_kind(text)
-    known = (*kind.options, *SELECTIONS, *further)
+    known = tuple(dict.fromkeys((*kind.options, *SELECTIONS, EVERY, *further)))
     for option in spec.options:
         if option not in known:
             raise UsageError(f"data set '{text}' has no option '{option}': one of {', '.join(known)}")
     spec.number("share", 1)
     severity_of(spec)
+    spec.every()
     return spec, kind, _path(spec, kind, context)
 
 

@@ -77,8 +77,17 @@ def test_a_new_file_is_a_new_kind(tmp_path: Path) -> None:
     assert len(open_dataset(f"stripes:{tmp_path}?count=4&split=halves")) == 2
     with pytest.raises(UsageError, match=r"did you mean stripes\? give KIND:FOLDER, where KIND is one of .*stripes"):
         open_dataset(f"stripe:{tmp_path}")
-    with pytest.raises(UsageError, match="has no option 'size': one of count, sequences, split, fold"):
+    with pytest.raises(UsageError, match="has no option 'size': one of count, sequences, split, fold, every"):
         open_dataset(f"stripes:{tmp_path}?size=4")
+
+
+@pytest.mark.usefixtures("stripes")
+def test_each_nth_frame_of_any_kind_is_selected(tmp_path: Path) -> None:
+    data = open_dataset(f"stripes:{tmp_path}?count=10&sequences=right&every=2")
+    assert [data.sequence(index) for index in range(len(data))] == ["right"] * 3
+    for wrong in ("0", "-1", "1.5", "", "²"):
+        with pytest.raises(UsageError, match="every"):
+            open_dataset(f"stripes:{tmp_path}?count=10&every={wrong}")
 
 
 @pytest.mark.usefixtures("stripes")

@@ -213,7 +213,7 @@ def test_labels_of_a_failing_camera_lie_on_the_image(mine: Path) -> None:
         (
             "folder:{mine}?colour=red",
             "",
-            "has no option 'colour': one of sequences, split, fold, share, labels, ignore, map",
+            "has no option 'colour': one of sequences, split, fold, every, share, labels, ignore, map",
         ),
         ("folder:{mine}?share=0", "", "are all 0"),
         ("folder:{mine}?share=many", "", "share is 'many', and must be a number"),
