@@ -19,6 +19,7 @@ from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
 from cliprl.pipeline.sources import open_source
+from cliprl.pipeline.sources.images.array_frame import frame_of_image
 from cliprl.pipeline.stream.stream import Stream
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "VideoStream",
     "Viewport",
     "class_statistics",
+    "frame_of_image",
     "labels_at_frame",
     "open_device",
     "open_sink",

@@ -25,7 +25,6 @@ from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.registry import DatasetContext, open_dataset, portable_lines
 from cliprl.models.data.sample import instrument_classes
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
-from cliprl.models.evaluation.image_segmenter import frame_of_image
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.promptable.annotator import mask_iou, next_click
 from cliprl.pipeline.core.frame import Frame
@@ -37,6 +36,7 @@ from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
+from cliprl.pipeline.sources.images.array_frame import frame_of_image
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 # Clicks after which the annotator gives up, and the least share of the image that an object covers.

@@ -13,11 +13,11 @@ from cliprl.models.data.augmentation.augment import Geometry, Photometry
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Image, instrument_classes
-from cliprl.models.evaluation.image_segmenter import frame_of_image
 from cliprl.pipeline.core.viewport import Viewport, inside_cells, network_to_frame
 from cliprl.pipeline.correction.class_odds import class_odds
 from cliprl.pipeline.correction.corrector import segmented_draft
 from cliprl.pipeline.segment.segmenter import Segmenter
+from cliprl.pipeline.sources.images.array_frame import frame_of_image
 
 # Share of images with a corruption, its strongest severity, and the shares of objects that are all instruments as one.
 CORRUPTED, SEVERITY, ALL_INSTRUMENTS = 0.8, 5.0, 0.75

@@ -25,12 +25,13 @@ from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instr
 from cliprl.models.data.sets.folder import FolderSet
 from cliprl.models.evaluation.evaluate import _write as write_evaluation
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, cell_confidence, evaluate
-from cliprl.models.evaluation.image_segmenter import ImageSegmenter, frame_of_image
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring import markdown
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
+from cliprl.pipeline.sources.images.array_frame import frame_of_image
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
 Picture = NDArray[np.uint8]

@@ -15,12 +15,13 @@ from cliprl.engines import UsageError
 from cliprl.engines.bundle.bundle import REFINER
 from cliprl.models.config.config import NetworkConfig, ReinforcementConfig
 from cliprl.models.config.value_types import DecoderKind
-from cliprl.models.evaluation.image_segmenter import ImageSegmenter, check_rgb
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.torch_predictor import TorchPredictor
 from cliprl.models.export.export import TrainedModel, export_bundle
 from cliprl.models.export.onnx_export import write_refiner
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.refiner import RefinerNetwork
+from cliprl.pipeline.sources.images.array_frame import check_rgb
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
 

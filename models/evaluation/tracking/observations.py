@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
-from cliprl.models.evaluation.image_segmenter import ImageSegmenter, frame_of_image
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, map_points, network_to_frame
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
+from cliprl.pipeline.sources.images.array_frame import frame_of_image
 from cliprl.pipeline.tracking.tracker import TrackerInput
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 

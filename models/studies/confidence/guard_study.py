@@ -25,11 +25,11 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.protocol import REPORTED, load_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation import study_command
-from cliprl.models.evaluation.image_segmenter import frame_of_image
 from cliprl.models.evaluation.scoring.ranking import auroc
 from cliprl.models.studies.confidence.fits import Values, distances
 from cliprl.models.studies.model_card import Row, RowScorer, card_rows, outside_row
 from cliprl.models.training.callbacks import ProgressDisplay
+from cliprl.pipeline.sources.images.array_frame import frame_of_image
 from cliprl.pipeline.view.privacy_guard import ENTER, LEAVE, red_share
 
 # Monk Skin Tone scale (Monk 2019), R, G, B.

@@ -26,11 +26,12 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import Image
 from cliprl.models.evaluation.evaluation import iterate_samples
-from cliprl.models.evaluation.image_segmenter import ImageSegmenter, frame_of_image
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.study_command import BundleOption, SetOption, data_root, write_result
 from cliprl.pipeline.core.viewport import Box
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.exemplars import Exemplar, FrameEmbeddings, basis_encoder, class_embedding, with_exemplars
+from cliprl.pipeline.sources.images.array_frame import frame_of_image
 
 
 @dataclass(frozen=True, slots=True)
