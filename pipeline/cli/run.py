@@ -37,7 +37,9 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     options = _with_all_outputs(options)
     targets = options.outputs
     if targets.count(STDOUT) > (not json_output):
-        raise UsageError(f"-o {STDOUT} is given twice, or with --json, which prints on standard output too: give one of them")
+        raise UsageError(
+            f"-o {STDOUT} is given twice, or with --json, which prints on standard output too: give one of them"
+        )
     recordings = options.live.record.folder if options.live.record else None
     outputs = Outputs(options.source, targets, trace=options.trace, recordings=recordings)
     with deferring_signals(end_at_once):

@@ -166,9 +166,7 @@ def _latency(frame: Frame) -> dict[str, float]:
     return stages if captured is None else stages | {"age": round((time.monotonic() - captured) * 1000, 3)}
 
 
-@register_sink(
-    suffixes=(".jsonl",), prefixes=(STDOUT,), shown=f".jsonl {STDOUT}", help="one line of JSON per frame"
-)
+@register_sink(suffixes=(".jsonl",), prefixes=(STDOUT,), shown=f".jsonl {STDOUT}", help="one line of JSON per frame")
 def open_jsonl(target: str, spec: OutputSpec, settings: EncoderSettings) -> EventSink:
     """Open a file of JSON lines, or standard output for them."""
     if target.startswith(STDOUT) and target != STDOUT:

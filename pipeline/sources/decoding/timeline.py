@@ -72,13 +72,19 @@ class Timeline(Generic[P]):
     The video stream `video` decides: where its clock jumps, its next packet begins where the last one ended, and the other
     streams follow it, each at the packet that belongs to the new clock. `start` is the time of the container that becomes
     zero, in seconds, None to leave the start as it is. `gap` seconds without any packet are a jump. `guessed`: the container
-    has no times of decoding, and those of the packets are guesses. `live`: that of the first packet may be a guess of libav, as in
-    RTP that is joined in its middle; that the second lies before it is no jump. `jumps` lists the number
-    of the video packet after each jump and by how many seconds the clock jumped; `moved` is what became zero.
+    has no times of decoding, and those of the packets are guesses. `live`: that of the first packet may be a guess, as in RTP
+    that is joined in its middle; that the second lies before it is no jump. `jumps` lists the number of the video packet after
+    each jump and by how many seconds the clock jumped; `moved` is what became zero.
     """
 
     def __init__(
-        self, video: int, start: Fraction | None = None, gap: Fraction = GAP, *, guessed: bool = False, live: bool = False
+        self,
+        video: int,
+        start: Fraction | None = None,
+        gap: Fraction = GAP,
+        *,
+        guessed: bool = False,
+        live: bool = False,
     ) -> None:
         self.jumps: list[tuple[int, Fraction]] = []
         self.moved = Fraction(0)
