@@ -27,7 +27,7 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrame
 from cliprl.models.data.label_mapping import with_partial_labels
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.evaluation.frame_scores import score_frames
-from cliprl.models.evaluation.image_segmenter import FRAME_TIME, ImageSegmenter
+from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.labelling.frame_selection import FrameMeasure, choose_frames
 from cliprl.models.labelling.measure import MeasuringSegmenter
@@ -43,6 +43,8 @@ ARM_ALL, ARM_CHOSEN, ARM_RANDOM = "all frames", "chosen", "random"
 ARMS = ARM_ALL, ARM_CHOSEN, ARM_RANDOM
 # Share of the frames that is chosen, and the least share of the score of all frames that it must reach.
 PART, TARGET = 0.25, 0.99
+# Seconds between two images of an `ImageSegmenter`.
+_FRAME_SECONDS = 1 / 25
 Scores = Mapping[str, float]
 
 
@@ -66,7 +68,7 @@ def measure_dataset(bundle: Bundle, data: LabelledDataset) -> list[FrameMeasure]
 
 def choose_indices(measures: Sequence[FrameMeasure], count: int) -> list[int]:
     """Return the indices that `cliprl-label select` would choose, with its spacing."""
-    seconds = len(measures) * float(FRAME_TIME)
+    seconds = len(measures) * _FRAME_SECONDS
     return sorted(one.measure.index for one in choose_frames(measures, count, min(1.0, seconds / (4 * count))))
 
 
