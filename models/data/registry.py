@@ -29,7 +29,7 @@ from cliprl.models.data.splits import SPLITS, Split, select_sequences
 # Options of every kind: they select sequences, and only one of them may be given.
 SELECTIONS = ("sequences", "split", "fold")
 # An option of every kind: each N-th of the selected frames.
-EVERY = "every"
+EVERY_NTH = "every"
 Target = TypeVar("Target", bound=Callable[..., Any])
 
 
@@ -189,7 +189,7 @@ def open_dataset(
     spec, kind, path = check_line(text, context, further)
     options = {key: value for key, value in spec.options.items() if key in kind.options}
     data = _select(kind.factory(path, options, context), spec, side)
-    every = 1 if EVERY in kind.options else spec.every()
+    every = 1 if EVERY_NTH in kind.options else spec.every()
     return data if every == 1 else SelectedFrames([(data, index) for index in range(0, len(data), every)])
 
 
@@ -199,7 +199,7 @@ def check_line(
     """Return the parts of a line, its kind and its path. Raises UsageError as `open_dataset`, but reads no data."""
     spec = DatasetSpec.parse(text)
     kind = dataset_kind(text)
-    known = tuple(dict.fromkeys((*kind.options, *SELECTIONS, EVERY, *further)))
+    known = tuple(dict.fromkeys((*kind.options, *SELECTIONS, EVERY_NTH, *further)))
     for option in spec.options:
         if option not in known:
             raise UsageError(f"data set '{text}' has no option '{option}': one of {', '.join(known)}")

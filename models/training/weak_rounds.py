@@ -16,7 +16,7 @@ from cliprl.models.config.config import Recipe, WeakConfig
 from cliprl.models.config.load import checkpoint_settings
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset
-from cliprl.models.data.registry import EVERY, SELECTIONS, DatasetContext, open_dataset
+from cliprl.models.data.registry import EVERY_NTH, SELECTIONS, DatasetContext, open_dataset
 from cliprl.models.data.sample import IGNORE, Image
 from cliprl.models.evaluation.torch_predictor import TorchPredictor
 from cliprl.models.export.export import TrainedModel
@@ -176,7 +176,7 @@ def relabel(
                 }
                 folder.add(name, file, image, labels, record)
             callback.on_score(index + 1, len(data))
-    return _line(spec, str(out.resolve()), leave=(*SELECTIONS, EVERY))
+    return _line(spec, str(out.resolve()), leave=(*SELECTIONS, EVERY_NTH))
 
 
 def _line(spec: DatasetSpec, path: str, leave: Sequence[str]) -> str:
