@@ -31,7 +31,7 @@ def check_rgb(image: Any) -> None:
 def frame_of_image(image: NDArray[np.uint8], index: int = 0, *, rate: float | Fraction = 25) -> Frame:
     """Return an image uint8 (H, W, 3) RGB as frame `index` of a stream of `rate` frames a second. The array is copied.
 
-    Raises UsageError for another type or shape; BGR can't be told from RGB.
+    Raises UsageError for another type or shape; BGR gives wrong masks without an error.
     """
     check_rgb(image)
     frame = Frame(*allocate_planes(*image.shape[:2]), index, 1 / Fraction(rate), index, FRAME_COLOR, duration=1)
