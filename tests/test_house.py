@@ -195,6 +195,19 @@ def imported(path: Path) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
+def test_labels_are_resized_at_the_centers_of_pixels() -> None:
+    # cv2.resize with INTER_NEAREST takes corners, by which labels lie up to half a pixel right of and below their image.
+    found = {
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in sorted((ROOT / "models").rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "cv2.resize"
+        if any(ast.unparse(word.value) == "cv2.INTER_NEAREST" for word in call.keywords)
+        if path.name != "digital.py"  # pixelates an image, which has no labels
+    }
+    assert not found
+
+
 def test_the_pipeline_touches_a_gpu_in_one_place_only() -> None:
     for path in (ROOT / "pipeline").rglob("*.py"):
         if path.parent != ROOT / "pipeline" / "cuda":

@@ -111,4 +111,4 @@ def _iou(one: _Mask, other: _Mask) -> float:
 
 
 def _reduced(mask: _Mask) -> _Mask:
-    return cv2.resize(mask.astype(np.uint8), _SIZE[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return cv2.resize(mask.astype(np.uint8), _SIZE[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0

@@ -46,7 +46,9 @@ class TemporalConsistency:
         scale = min(1.0, FLOW_WIDTH / gray.shape[1])
         size = (max(1, round(gray.shape[1] * scale)), max(1, round(gray.shape[0] * scale)))
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-        return gray.astype(np.uint8), cv2.resize(predicted, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8)
+        return gray.astype(np.uint8), cv2.resize(predicted, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(
+            np.uint8
+        )
 
     def _moved(self, before: Labels, now: Labels, labels: Labels) -> Labels:
         """`labels` of the image `before`, moved to where their pixels are `now`; IGNORE where they come from outside."""

@@ -193,7 +193,7 @@ def overlay_jpeg(image: Image, labels: NDArray[np.uint8], colors: NDArray[np.uin
     scale = min(SHEET_SIZE[0] / width, SHEET_SIZE[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    classes = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    classes = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
     mixed = cv2.addWeighted(small, 0.5, colors[classes], 0.5, 0)
     shown = np.where((classes > 0)[..., None], mixed, small).astype(np.uint8)
     return cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

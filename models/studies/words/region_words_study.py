@@ -176,7 +176,7 @@ def _views_of(
         sample = scenes.train[index]
         numbers = instrument_regions(grid_logits(network, sample.image, text, size), scenes.classes)
         labels = labels_without(sample.labels, scenes.numbers)
-        drawn = np.asarray(cv2.resize(labels, numbers.shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+        drawn = np.asarray(cv2.resize(labels, numbers.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
         for number in range(1, int(numbers.max()) + 1):
             views.append([view(sample.image, numbers == number) for view in REGION_VIEWS])
             codes.append(region_code(drawn[numbers == number], owner.get(index), scenes.classes))

@@ -64,7 +64,7 @@ def score_words(model: SaliencyModel, data: LabelledDataset, frames: int) -> dic
     correlations, areas = list[list[float]](), list[list[float]]()
     for index in evenly_spaced(len(data), frames):
         sample = data[index]
-        labels = cv2.resize(sample.labels, MAP_SIZE, interpolation=cv2.INTER_NEAREST).ravel()
+        labels = cv2.resize(sample.labels, MAP_SIZE, interpolation=cv2.INTER_NEAREST_EXACT).ravel()
         truth, known = instruments[np.where(labels == IGNORE, 0, labels)], labels != IGNORE
         if not LEAST_TRUTH < truth[known].mean() < 1 - LEAST_TRUTH:
             continue

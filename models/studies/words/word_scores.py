@@ -75,7 +75,9 @@ def score_named(
     pairs = [(logits_of(sample.image, specs), sample.labels) for sample in samples]
     logits = np.stack([found for found, _ in pairs])
     size = logits.shape[:1:-1]
-    truths = np.array([cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST) for _, labels in pairs], np.uint8)
+    truths = np.array(
+        [cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT) for _, labels in pairs], np.uint8
+    )
     present = {spec.name for spec in classes}
     return [_measures(logits, truths, specs, one, [s.name for s in known], present) for one in left_out]
 
