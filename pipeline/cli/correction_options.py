@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cliprl.engines import UsageError
+from cliprl.pipeline.cli.viewers import watchable
 
 if TYPE_CHECKING:
     from cliprl.engines import Bundle
@@ -67,7 +68,7 @@ class CorrectionOptions:
             return None
         if given["web"] is None and not given["window"]:
             raise UsageError(f"--corrections '{folder}' is for the page or the window: give --web or --window too")
-        return cls(folder, network, given["source"], given["guard"], given["stream_index"])
+        return cls(folder, network, watchable(given["source"]), given["guard"], given["stream_index"])
 
 
 def open_corrections(options: CorrectionOptions | None, bundle: Bundle, stream: LiveStream) -> CorrectionService | None:

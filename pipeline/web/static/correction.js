@@ -2,7 +2,9 @@
 
 import { readable } from "./controls.js";
 import { CorrectionCanvas } from "./correction_canvas.js";
+import { tell } from "./outcome.js";
 import { post } from "./post.js";
+import { recall, remember } from "./storage.js";
 
 const AUTHOR = "cliprl-author";
 const HELD = "cliprl-held";
@@ -23,6 +25,7 @@ export class Correction {
   #controls;
   #state = null; // of the held frame, as the program has it
   #following = false; // while frames are shown one after another
+  #warned = false; // that closing discards clicks
   #work = Promise.resolve(); // requests go one after another, in the order of the clicks
 
   constructor(stage, stream, controls) {
@@ -34,13 +37,9 @@ export class Correction {
     this.#view = new CorrectionCanvas(this.#canvas);
     for (const { name } of stream.classes) byId("class").append(new Option(readable(name), name));
     this.#connect();
-    try {
-      byId("author").value = localStorage.getItem(AUTHOR) ?? "";
-      const held = sessionStorage.getItem(HELD);
-      if (held) this.#run(() => this.#resume(held));
-    } catch {
-      // without storage nothing is remembered
-    }
+    byId("author").value = recall("localStorage", AUTHOR) ?? "";
+    const held = recall("sessionStorage", HELD);
+    if (held) this.#run(() => this.#resume(held));
   }
 
   get isOpen() {
@@ -64,11 +63,14 @@ export class Correction {
     };
     for (const [name, action] of Object.entries(actions)) byId(name).addEventListener("click", () => this.#run(action));
     byId("close").addEventListener("click", () => this.close());
-    byId("author").addEventListener("change", ({ target }) => this.#remember(localStorage, AUTHOR, target.value));
+    byId("author").addEventListener("change", ({ target }) => remember("localStorage", AUTHOR, target.value));
     this.#canvas.addEventListener("keydown", (event) => this.#press(event));
     this.#section.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.close();
       event.stopPropagation(); // the viewer's own keys do not act meanwhile
+    });
+    this.#section.addEventListener("click", ({ detail, target }) => {
+      if (detail > 0 && target.matches("button, [type=radio], label span")) setTimeout(() => this.#canvas.focus()); // keys go on acting
     });
     new ResizeObserver(() => this.#view.draw()).observe(this.#canvas);
   }
@@ -160,12 +162,12 @@ export class Correction {
 
   async #hold() {
     if (!this.#live) this.#controls.change({ paused: true });
-    document.getElementById("outcome").textContent = "Holding the image for correction …";
+    tell("Holding the image for correction …", true);
     let state;
     try {
       state = await this.#send("hold", {});
     } catch (error) {
-      document.getElementById("outcome").textContent = `No correction: ${error.message}`;
+      tell(`No correction: ${error.message}`, true);
       return;
     }
     await this.#open(state);
@@ -177,22 +179,35 @@ export class Correction {
     try {
       await this.#open(await this.#send("resume", { id: held }));
     } catch (error) {
-      if (error.status < 500) this.#remember(sessionStorage, HELD, null);
-      else setTimeout(() => this.#run(() => this.#resume(held)), RESUME_MS);
+      if (error.status < 500) {
+        remember("sessionStorage", HELD, null);
+        tell(`The correction does not go on: ${error.message}`, true);
+      } else setTimeout(() => this.#run(() => this.#resume(held)), RESUME_MS);
     }
   }
 
   async #open(state) {
+    tell("");
     this.#section.hidden = false;
     this.#stage.classList.add("correcting", this.#live ? "of-live" : "of-file");
     this.#button.setAttribute("aria-pressed", "true");
-    this.#remember(sessionStorage, HELD, state.id);
+    remember("sessionStorage", HELD, state.id);
     await this.#showFrame(state, state.revision ? `Revision ${state.revision} of this frame was kept: it is shown` : "Frame held");
     await this.#countKept();
     this.#canvas.focus();
   }
 
   close() {
+    this.#run(() => this.#close());
+  }
+
+  // With clicks that are not kept the first call warns.
+  #close() {
+    if (this.#state?.unkept && !this.#warned) {
+      this.#note("These clicks are not kept. Keep them (K), or close once more to discard them.");
+      this.#warned = true;
+      return;
+    }
     if (this.#state) this.#send("release", { id: this.#state.id }).catch(() => {});
     this.#forget();
   }
@@ -202,7 +217,7 @@ export class Correction {
     this.#section.hidden = true;
     this.#stage.classList.remove("correcting", "of-live", "of-file");
     this.#button.setAttribute("aria-pressed", "false");
-    this.#remember(sessionStorage, HELD, null);
+    remember("sessionStorage", HELD, null);
     this.#button.focus();
   }
 
@@ -257,15 +272,7 @@ export class Correction {
   }
 
   #note(text) {
+    this.#warned = false;
     byId("note").textContent = text;
-  }
-
-  #remember(storage, key, value) {
-    try {
-      if (value === null) storage.removeItem(key);
-      else storage.setItem(key, value);
-    } catch {
-      // without storage nothing is remembered
-    }
   }
 }

@@ -21,7 +21,7 @@ export class CorrectionCanvas extends EventTarget {
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     canvas.addEventListener("pointerup", (event) => this.#up(event));
-    canvas.addEventListener("pointercancel", () => (this.#start = null));
+    canvas.addEventListener("pointercancel", () => this.#drop());
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
   }
 
@@ -83,28 +83,37 @@ export class CorrectionCanvas extends EventTarget {
   }
 
   #down(event) {
+    if (!event.isPrimary) return this.#drop(); // a second finger: a pinch is no box
+    const { clientX, clientY, pointerId, button } = event;
     const place = this.#place(event);
-    if (!place.inside || event.button === 1) return;
-    this.#canvas.setPointerCapture(event.pointerId);
-    this.#start = { ...place, clientX: event.clientX, clientY: event.clientY };
+    if (!place.inside || ![0, 2].includes(button)) return;
+    this.#canvas.setPointerCapture(pointerId);
+    this.#start = { ...place, clientX, clientY, pointerId, button };
     this.#cross = null;
   }
 
-  #move(event) {
+  // Forget a press, as if it had not been.
+  #drop() {
     if (!this.#start) return;
+    this.#start = this.#corner = this.#cross = null;
+    this.draw();
+  }
+
+  #move(event) {
+    if (event.pointerId !== this.#start?.pointerId) return;
     this.#corner = this.#drags(event) ? this.#start : null;
     this.#cross = this.#corner && this.#clipped(this.#place(event));
     this.draw();
   }
 
   #up(event) {
-    if (!this.#start) return;
+    if (event.pointerId !== this.#start?.pointerId) return;
     const start = this.#start;
     this.#start = null;
-    if (this.#drags({ ...event, clientX: event.clientX, clientY: event.clientY }, start)) {
+    if (this.#drags(event, start)) {
       this.#emitBox(start, this.#clipped(this.#place(event)));
     } else {
-      const reversed = event.button === 2 || event.shiftKey;
+      const reversed = start.button === 2 || event.shiftKey;
       this.dispatchEvent(new CustomEvent("point", { detail: { x: start.x, y: start.y, reversed } }));
     }
     this.#cross = null;

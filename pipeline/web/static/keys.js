@@ -1,5 +1,7 @@
 // Single-key shortcuts. They can be switched off, because speech input may type single letters.
 
+import { recall, remember } from "./storage.js";
+
 const STORE = "cliprl-shortcuts";
 const KEYS = {
   o: "overlay",
@@ -27,19 +29,15 @@ export class Keys {
   constructor(actions, toggle) {
     this.actions = actions;
     this.toggle = toggle;
-    try {
-      toggle.checked = localStorage.getItem(STORE) !== "off";
-      toggle.addEventListener("change", () => localStorage.setItem(STORE, toggle.checked ? "on" : "off"));
-    } catch {
-      // without local storage the shortcuts are on
-    }
+    toggle.checked = recall("localStorage", STORE) !== "off";
+    toggle.addEventListener("change", () => remember("localStorage", STORE, toggle.checked ? "on" : "off"));
     document.addEventListener("keydown", (event) => this.#press(event));
     document.addEventListener("click", ({ detail }) => this.#releaseFocus(detail > 0));
   }
 
   // Remove the focus from a button after a mouse click, so that Space freezes the image and does not press it again.
   #releaseFocus(byPointer) {
-    if (byPointer && document.activeElement?.matches("main :is(button, input[type=checkbox])")) {
+    if (byPointer && document.activeElement?.matches("main :is(button, input[type=checkbox]):not(.correction *)")) {
       document.activeElement.blur();
     }
   }

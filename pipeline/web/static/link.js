@@ -3,7 +3,22 @@
 const RETRY_MS = [250, 500, 1000, 2000];
 const PING_MS = 2000;
 const SAMPLES = 8;
+const COARSE_MS = 10; // browsers round the time
 const SILENCE_MS = 4000; // without a message for longer the connection is given up: a cut network closes nothing
+
+// Whether the program answers. A request is never delayed, but Firefox delays a WebSocket by up to a minute after others failed.
+async function answers() {
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), SILENCE_MS);
+  try {
+    const { headers } = await fetch("healthz", { signal: patience.signal });
+    return (headers.get("Content-Type") ?? "").includes("json");
+  } catch {
+    return false;
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 export class Link extends EventTarget {
   #socket = null;
@@ -22,15 +37,27 @@ export class Link extends EventTarget {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
+  // Whether the program answers while no WebSocket to it opens.
+  get isBlocked() {
+    return this.#failures > 2;
+  }
+
   send(message) {
     if (this.isOpen) this.#socket.send(JSON.stringify(message));
   }
 
   // Convert a time of this page (`performance.now()`) to the program's clock in ms; null before it is known.
   toProgram(time) {
-    if (!this.#clocks.length) return null;
-    const best = this.#clocks.reduce((a, b) => (b.trip < a.trip ? b : a));
-    return time + best.offset;
+    return this.#clocks.length ? time + this.#clock.offset : null;
+  }
+
+  // How much later than `toProgram` the program's time may be, in ms: all of a message's trip may have been its way back.
+  get doubt() {
+    return this.#clocks.length ? this.#clock.trip / 2 : 0;
+  }
+
+  get #clock() {
+    return this.#clocks.reduce((a, b) => (b.trip < a.trip ? b : a));
   }
 
   #open() {
@@ -63,7 +90,13 @@ export class Link extends EventTarget {
     clearTimeout(this.#pinging);
     clearInterval(this.#watching);
     this.dispatchEvent(new Event("lost"));
-    setTimeout(() => this.#open(), RETRY_MS[Math.min(this.#failures++, RETRY_MS.length - 1)]);
+    this.#failures++;
+    this.#retry(0);
+  }
+
+  #retry(tries) {
+    const next = async () => ((await answers()) ? this.#open() : this.#retry(tries + 1));
+    setTimeout(next, RETRY_MS[Math.min(tries + this.#failures - 1, RETRY_MS.length - 1)]);
   }
 
   #ping() {
@@ -80,8 +113,10 @@ export class Link extends EventTarget {
     const message = JSON.parse(data);
     if ("pong" in message) {
       const now = performance.now();
-      this.#clocks.push({ trip: now - message.pong, offset: message.clock - (now + message.pong) / 2 });
-      if (this.#clocks.length > SAMPLES) this.#clocks.shift();
+      const newest = { trip: now - message.pong, offset: message.clock - (now + message.pong) / 2 };
+      // The clock of a page stops while its machine sleeps: samples that contradict the newest are from before.
+      const agrees = ({ trip, offset }) => Math.abs(offset - newest.offset) <= (trip + newest.trip) / 2 + COARSE_MS;
+      this.#clocks = [...this.#clocks.filter(agrees), newest].slice(-SAMPLES);
     }
     if ("status" in message) this.dispatchEvent(new CustomEvent("status", { detail: message.status }));
     if ("call" in message) this.dispatchEvent(new CustomEvent("answer", { detail: message }));

@@ -1,9 +1,12 @@
 // Requests that change something in the program.
 
+const PATIENCE_MS = 60_000; // a cut network ends no request
+
 // POST an object as JSON, and return the answer. Throws an Error with the program's reason as its message, and the status.
 export async function post(path, values) {
   const headers = { "Content-Type": "application/json" };
-  const request = fetch(path, { method: "POST", headers, body: JSON.stringify(values) });
+  const signal = AbortSignal.timeout?.(PATIENCE_MS);
+  const request = fetch(path, { method: "POST", headers, body: JSON.stringify(values), signal });
   const answer = await request.catch(() => {
     throw new Error("no answer: check that the program is still running");
   });

@@ -1,6 +1,8 @@
 // One or two image panes. JPEG images come over the WebSocket until WebRTC delivers frames.
 
 const VIEWS = ["overlay", "raw"];
+// Without the callback it is not known whether a video shows anything.
+const HAS_RTC = "RTCPeerConnection" in window && "requestVideoFrameCallback" in HTMLVideoElement.prototype;
 const RTC_PATIENCE_MS = 10000;
 const RTC_SILENCE_MS = 2000;
 // The first pause before WebRTC is tried again; each pause is twice the last, up to 64 times the first.
@@ -77,7 +79,10 @@ export class Screen extends EventTarget {
       this.#start();
     });
     link.addEventListener("lost", () => this.#hangUp());
-    document.addEventListener("visibilitychange", () => this.#request());
+    document.addEventListener("visibilitychange", () => {
+      this.#lastRtc = performance.now(); // a hidden page is given no images of a video
+      this.#request();
+    });
   }
 
   get live() {
@@ -122,7 +127,7 @@ export class Screen extends EventTarget {
 
   #start() {
     this.#request();
-    if (this.preference !== "jpeg" && "RTCPeerConnection" in window) {
+    if (this.preference !== "jpeg" && HAS_RTC) {
       this.#connect().catch((error) => this.#fallBack(String(error)));
     }
   }

@@ -1,5 +1,7 @@
 // The color theme: light, dark, or that of the system.
 
+import { recall, remember } from "./storage.js";
+
 const STORE = "cliprl-theme";
 const THEMES = ["auto", "light", "dark"];
 const NAMES = { auto: "automatic", light: "light", dark: "dark" };
@@ -11,12 +13,8 @@ function apply(theme) {
 }
 
 function stored() {
-  try {
-    const theme = localStorage.getItem(STORE);
-    return THEMES.includes(theme) ? theme : "auto";
-  } catch {
-    return "auto";
-  }
+  const theme = recall("localStorage", STORE);
+  return THEMES.includes(theme) ? theme : "auto";
 }
 
 export function startTheme() {
@@ -26,11 +24,7 @@ export function startTheme() {
 // Switch to the next theme and return a message.
 export function cycleTheme() {
   const theme = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "auto") + 1) % THEMES.length];
-  try {
-    localStorage.setItem(STORE, theme);
-  } catch {
-    // without local storage the theme lasts as long as the page
-  }
+  remember("localStorage", STORE, theme);
   apply(theme);
   return `Theme ${NAMES[theme]}`;
 }

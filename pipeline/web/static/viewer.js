@@ -6,6 +6,7 @@ import { Follow } from "./follow.js";
 import { Keys } from "./keys.js";
 import { Link } from "./link.js";
 import { Meter } from "./meter.js";
+import { tell } from "./outcome.js";
 import { Plot } from "./plot.js";
 import { post } from "./post.js";
 import { Screen } from "./screen.js";
@@ -15,6 +16,7 @@ const byId = (id) => document.getElementById(id);
 const SILENCE_MS = 500; // without a new image for longer, the page says so
 const MUTE_MS = 1500; // without a status for longer, the state is "No answer"
 const LATE_MS = 1000; // an image that is older on this screen is behind
+const BLOCKED = "The program answers, but no WebSocket opens: a proxy or the browser blocks it. /stream.mjpg has the image alone.";
 const HOLD_MS = 1000; // a state is announced once it has held
 const STATES = {
   connecting: ["Connecting", "wait"],
@@ -129,7 +131,8 @@ function stateHere() {
 // The seconds by which the image on this page is behind the camera; null if it is not.
 function behindHere() {
   const { latency } = meter.read();
-  const late = latency !== null && performance.now() - meter.last < SILENCE_MS && latency > LATE_MS ? latency / 1000 : null;
+  const age = latency + link.doubt; // at most: a late image is called late
+  const late = latency !== null && performance.now() - meter.last < SILENCE_MS && age > LATE_MS ? age / 1000 : null;
   return status?.behind_s === null || status?.behind_s === undefined ? late : Math.max(status.behind_s, late ?? 0);
 }
 
@@ -227,7 +230,7 @@ async function seek(seconds) {
   try {
     await post("api/position", { seconds });
   } catch (error) {
-    put("outcome", `Not moved: ${error.message}`);
+    tell(`Not moved: ${error.message}`, true);
   }
   setTimeout(() => (seeking = false), 400); // until the status has the new position
 }
@@ -245,12 +248,12 @@ screen.addEventListener("fallback", ({ detail }) => put("announcer", `${detail}:
 function showBanner() {
   const silent = performance.now() - meter.last;
   let text = "";
-  if (!link.isOpen) text = "Connection to the program lost. Trying again …";
+  if (!link.isOpen) text = link.isBlocked ? BLOCKED : "Connection to the program lost. Trying again …";
   else if (!status || !meter.last) text = "Waiting for the first image …";
   else if (stateHere() === "behind") {
     text = `Behind by ${(behindHere() ?? 0).toFixed(1)} s: ${status.problem || "images arrive late on this page"}`;
   } else if (status.state !== "live") text = awayText();
-  else if (silent > SILENCE_MS && !status.settings.paused && !document.hidden) {
+  else if (silent > SILENCE_MS && !status.settings.paused) {
     text = `No new image for ${(silent / 1000).toFixed(1)} s`;
   }
   put("banner", text);
@@ -266,6 +269,7 @@ function awayText() {
   return `Source ${text.toLowerCase()}${since}${status.problem ? `: ${status.problem}` : ""}`;
 }
 
+showBanner();
 setInterval(showBanner, 100);
 setInterval(() => {
   const { fps, latency: read } = meter.read();
@@ -297,7 +301,7 @@ controls.addEventListener("change", () => {
   showRecord();
   press("pause", paused);
 });
-controls.addEventListener("refused", ({ detail }) => put("outcome", `Not changed: ${detail}`));
+controls.addEventListener("refused", ({ detail }) => tell(`Not changed: ${detail}`, true));
 
 const names = () => classList?.classes.map((spec) => spec.name) ?? [];
 
@@ -313,7 +317,7 @@ function setCompare(mode) {
   if (mode === "frozen") screen.freeze();
   press("freeze", mode === "frozen");
   press("beside", mode === "raw");
-  put("outcome", { none: "Live image only", frozen: "Frozen image beside the live one", raw: "Raw image beside the overlay" }[mode]);
+  tell({ none: "Live image only", frozen: "Frozen image beside the live one", raw: "Raw image beside the overlay" }[mode]);
 }
 
 async function takeSnapshot() {
@@ -331,9 +335,9 @@ async function takeSnapshot() {
     }
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
-    put("outcome", `Snapshot saved as ${anchor.download}`);
+    tell(`Snapshot saved as ${anchor.download}`);
   } catch (error) {
-    put("outcome", `No snapshot: ${error.message}`);
+    tell(`No snapshot: ${error.message}`, true);
   }
 }
 
@@ -355,8 +359,8 @@ const actions = {
   snapshot: takeSnapshot,
   record: () => stream?.records && controls.change({ recording: !controls.settings.recording }),
   pause: () => stream && !stream.stream.live && controls.change({ paused: !controls.settings.paused }),
-  full: () => (document.fullscreenElement ? document.exitFullscreen() : byId("stage").requestFullscreen()).catch(() => {}),
-  theme: () => put("outcome", cycleTheme()),
+  full: () => document.fullscreenEnabled && (document.fullscreenElement ? document.exitFullscreen() : byId("stage").requestFullscreen()).catch(() => {}),
+  theme: () => tell(cycleTheme()),
   help: () => (byId("keys").open ? byId("keys").close() : byId("keys").showModal()),
 };
 
@@ -399,6 +403,7 @@ new ResizeObserver(([bar]) => {
   document.documentElement.style.setProperty("--bar", `${bar.borderBoxSize[0].blockSize}px`);
 }).observe(document.querySelector(".bar"));
 
+byId("full").hidden = !document.fullscreenEnabled;
 startTheme();
 new Keys(actions, byId("shortcuts"));
 begin();

@@ -28,6 +28,7 @@ from webplayer import CLASSES, Player
 from cliprl.engines import CliprlError, UsageError
 from cliprl.engines.promptable import open_promptable
 from cliprl.models.data.registry import open_dataset
+from cliprl.pipeline.cli.correction_options import CorrectionOptions
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.class_odds import class_odds, with_class_odds
@@ -39,6 +40,7 @@ from cliprl.pipeline.correction.store import CorrectionStore
 from cliprl.pipeline.live.broadcast import Broadcast
 from cliprl.pipeline.live.playback import open_file_at
 from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
+from cliprl.pipeline.sources import open_source
 
 SHAFT = MaskPrompt(1, (60.0, 60.0))
 
@@ -424,3 +426,17 @@ def test_released_live_frames_leave_no_thread_behind(monkeypatch: pytest.MonkeyP
     del frames
     thread.join(60)
     assert not thread.is_alive()
+
+
+def test_corrections_open_the_demo_scene_that_is_displayed(tmp_path: Path) -> None:
+    given = {
+        "corrections": tmp_path,
+        "correct_with": "",
+        "web": "",
+        "window": False,
+        "guard": True,
+        "stream_index": None,
+    }
+    options = CorrectionOptions.of_command(given | {"source": "demo:"})
+    assert options is not None
+    assert open_source(options.source).info.frames is None, "it has no end on the page"

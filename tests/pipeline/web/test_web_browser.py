@@ -151,6 +151,57 @@ def test_where_webrtc_can_not_connect_mjpeg_goes_on(page: Any, viewer: WebViewer
         page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
+def test_a_browser_that_lacks_parts_shows_mjpeg(page: Any, viewer: WebViewer) -> None:
+    source = """
+    delete HTMLVideoElement.prototype.requestVideoFrameCallback;
+    Object.defineProperty(Document.prototype, "fullscreenEnabled", { value: false });
+    delete AbortSignal.timeout;
+    """
+    script = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    try:
+        page.get(viewer.url)
+        until(lambda: text(page, "fps") not in ("", "–"))
+        assert not page.find_element("id", "full").is_displayed()
+        press(page, "fc")
+        until(lambda: not page.execute_script("return document.getElementById('contours').checked"))
+        assert moves(page)
+        assert not on_webrtc(page)
+        assert page.get_log("browser") == []
+    finally:
+        page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
+def test_an_image_is_marked_before_its_page_is_seen_again(page: Any) -> None:
+    use_mjpeg(page)
+    page.execute_script("""
+        Object.defineProperty(document, "hidden", { value: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    """)
+    until(lambda: text(page, "banner").startswith("No new image for"))
+    assert page.find_element("id", "banner").is_displayed()
+
+
+# A page whose clock stood still for 20 s while the program's went on: 8 answers before, one after.
+SLEPT = """
+const done = arguments[0];
+let now = 0, socket;
+performance.now = () => now;
+window.WebSocket = class { static OPEN = 1; readyState = 1; constructor() { socket = this; } send() {} close() {} };
+import("./static/link.js").then(({ Link }) => {
+  const link = new Link();
+  const answer = (sent, came, clock) => { now = came; socket.onmessage({ data: JSON.stringify({ pong: sent, clock }) }); };
+  for (let i = 0; i < 8; i++) answer(100 * i, 100 * i + 2, 100 * i + 5001);
+  const before = link.toProgram(0);
+  answer(900, 960, 25930);
+  done([before, link.toProgram(0), link.doubt]);
+});
+"""
+
+
+def test_the_clock_is_right_again_after_a_sleep(page: Any) -> None:
+    assert page.execute_async_script(SLEPT) == [5000, 25000, 30]
+
+
 def test_both_ways_show_the_true_colours(page: Any) -> None:
     grey = (110 - 16) * 255 / 219
     until(lambda: on_webrtc(page))
@@ -353,12 +404,23 @@ def test_whose_mask_it_is_is_told(page: Any, player: Player) -> None:
         player.mask = Freshness.FRESH
 
 
+COUNTED = """
+window.opened = window.asked = 0;
+const { WebSocket: Socket, fetch: request } = window;
+window.WebSocket = class extends Socket { constructor(...given) { super(...given); opened++; } };
+window.fetch = (...given) => { asked += given[0] === "healthz"; return request(...given); };
+"""
+
+
 def test_page_reports_a_lost_server_and_reconnects(chromium: Any, player: Player) -> None:
     with serve(player) as viewer:
         chromium.get(viewer.url)
         until(lambda: text(chromium, "fps") not in ("", "–"))
+        chromium.execute_script(COUNTED)
     until(lambda: "Connection to the program lost" in text(chromium, "banner"))
     assert text(chromium, "state-text") == "No connection"
+    until(lambda: chromium.execute_script("return asked > 1"))
+    assert chromium.execute_script("return opened") == 0, "Firefox delays a WebSocket after others have failed"
     with serve(player, port=viewer.port):
         until(lambda: text(chromium, "state-text") == "Live")
         assert moves(chromium)
@@ -404,6 +466,9 @@ def test_token_in_the_address_gives_access_without_trace(chromium: Any, player: 
         chromium.delete_all_cookies()
         press(chromium, "i")
         until(lambda: text(chromium, "follow-status").startswith("Not followed: a token is needed"))
+        press(chromium, "c")
+        until(lambda: text(chromium, "outcome").startswith("Not changed: a token is needed"))
+        assert chromium.find_element("id", "outcome").size["height"] > 20, "seen by all"
 
 
 def test_the_keys_are_listed_and_can_be_switched_off(page: Any, player: Player) -> None:

@@ -253,6 +253,68 @@ def test_reloads_lose_nothing_and_conflicts_are_told(chromium: Any, served: Serv
     assert is_shaft(chromium, 95, 60)
 
 
+def touch(page: Any, kind: str, *places: tuple[int, int]) -> None:
+    points = []
+    for number, place in enumerate(places):
+        left, top = page.execute_script(PLACE, *place)
+        points.append({"x": left, "y": top, "id": number})
+    page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+
+@needs_chromium
+def test_two_fingers_are_no_click_and_a_tap_is_one(chromium: Any, served: Served) -> None:
+    viewer, _, _ = served
+    open_page(chromium, viewer)
+    touch(chromium, "Start", (120, 100))
+    touch(chromium, "Start", (120, 100), (200, 100))
+    touch(chromium, "End")
+    touch(chromium, "Start", (80, 60))
+    touch(chromium, "End")
+    told(chromium, "Added: shaft")
+    held = chromium.execute_script("return sessionStorage.getItem('cliprl-held')")
+    assert [sorted(one) for one in ask(viewer, "resume", {"id": held})[1]["prompts"]] == [
+        ["class", "point", "positive"]
+    ]
+
+
+@needs_chromium
+def test_clicks_not_kept_are_discarded_at_a_second_close(chromium: Any, served: Served) -> None:
+    viewer, _, _ = served
+    open_page(chromium, viewer)
+    for x in (80, 200):
+        click(chromium, x, 60)
+        told(chromium, "Added: shaft")
+        keys(chromium, webdriver.Keys.ESCAPE)
+        told(chromium, "These clicks are not kept.")
+    chromium.find_element("id", "correct-undo").click()
+    told(chromium, "Undone")
+    assert is_shaft(chromium, 95, 60)
+    keys(chromium, webdriver.Keys.ESCAPE)  # also after a click on a button
+    told(chromium, "These clicks are not kept.")
+    keys(chromium, webdriver.Keys.ESCAPE)
+    until(lambda: not chromium.find_element("id", "correction").is_displayed())
+
+
+# Browsers refuse even the names where a policy forbids storage.
+NO_STORAGE = """
+for (const name of ["localStorage", "sessionStorage"])
+  Object.defineProperty(window, name, { get() { throw new DOMException("refused", "SecurityError"); } });
+"""
+
+
+@needs_chromium
+def test_without_storage_a_frame_is_held_and_closed(chromium: Any, served: Served) -> None:
+    viewer, _, _ = served
+    script = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NO_STORAGE})
+    try:
+        open_page(chromium, viewer)
+        until(lambda: chromium.execute_script("return document.activeElement.id") == "correct-canvas")
+        keys(chromium, webdriver.Keys.ESCAPE)
+        until(lambda: chromium.execute_script("return document.activeElement.id") == "correct")
+    finally:
+        chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+
+
 @needs_chromium
 def test_axe_finds_nothing_in_the_correction(chromium: Any, served: Served) -> None:
     axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")

@@ -549,3 +549,16 @@ def test_nonsense_on_the_web_socket_harms_nobody(viewer: WebViewer, message: str
                 pass
 
     asyncio.run(talk())
+
+
+def test_the_page_without_its_scripts_names_the_plain_image(viewer: WebViewer) -> None:
+    """A browser that is too old for the scripts runs none of them."""
+    with closing(http.client.HTTPConnection("127.0.0.1", viewer.port, timeout=30)) as connection:
+        connection.request("GET", "/")
+        page = connection.getresponse().read().decode()
+    (banner,) = re.findall(r'<p class="banner"[^>]*>.*?</p>', page)
+    assert "hidden" not in banner
+    assert '<a href="stream.mjpg">' in banner
+    controls = re.findall(r"<(?:select|input type=.(?:range|radio|checkbox))[^>]*>", page)
+    assert len(controls) == 9
+    assert all('autocomplete="off"' in one for one in controls), "Firefox restores what the scripts do not know of"
