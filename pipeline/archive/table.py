@@ -42,6 +42,7 @@ _COLUMNS = {
     "segmented": "bool_",
     "damaged": "bool_",
 }
+_OF_FRAME = ("pts", "seconds", "segmented", "damaged")
 _DICTIONARY = ["video", "content", "kind", "name"]
 
 
@@ -149,9 +150,9 @@ def _rows(events: Path, of_video: Mapping[str, str]) -> Iterator[dict[str, Any]]
     lines = read_events(events)
     next(lines)
     for frame in lines:
-        common = {**of_video, "frame": frame["index"], "pts": frame["pts"], "seconds": frame["seconds"]}
-        state = {name: frame[name] for name in ("segmented", "damaged")}
-        yield {**common, **state, "kind": "frame", "confidence": frame.get("confidence"), "doubt": frame.get("doubt")}
+        # Truth values are in every row: with gaps, pandas makes a column of objects of them.
+        common = {**of_video, "frame": frame["index"], **{name: frame[name] for name in _OF_FRAME}}
+        yield {**common, "kind": "frame", "confidence": frame.get("confidence"), "doubt": frame.get("doubt")}
         for name, found in frame.get("classes", {}).items():
             yield {**common, "kind": "class", "name": name, **_extent(found)}
         for found in frame.get("instances", ()):

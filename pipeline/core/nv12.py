@@ -75,6 +75,12 @@ def recolor(luma: Plane, chroma: Plane, before: ColorSpace, after: ColorSpace) -
     np.copyto(chroma, _clip(_array_of(pairs, chroma.shape)))
 
 
+def check_frame(frame: object) -> None:
+    """Raise UsageError for what is no frame, such as an array."""
+    if not isinstance(frame, Frame):
+        raise UsageError(f"a {type(frame).__name__} is no frame: give one of a source, or frame_of_image(RGB array)")
+
+
 def check_planes(frame: Frame) -> None:
     """Raise UsageError for planes that are no NV12: other types would be cut to eight bits silently."""
     luma, chroma = frame.luma, frame.chroma

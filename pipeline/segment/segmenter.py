@@ -21,6 +21,7 @@ from cliprl.pipeline.core.color import ColorSpace, yuv_to_rgb_matrix
 from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.frame import Frame, FrameContext, Plane, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, Preprocessor
+from cliprl.pipeline.core.nv12 import check_frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.segment.decision import InstrumentRegions, merge_unsure, segmentation_of
@@ -174,6 +175,7 @@ class Segmenter:
 
     def __call__(self, frame: Frame) -> Segmentation:
         """Segment one frame. Frames must come in order, because each result is the prior of the next frame."""
+        check_frame(frame)
         context = FrameContext(frame)
         for stage in self.stages:
             stage.run(context)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from cliprl.engines import ClassSpec, CliprlError, UsageError, reason_of
+from cliprl.engines import CliprlError, reason_of
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import BaseSink, Sink
 from cliprl.pipeline.core.segmentation import Segmentation
@@ -27,7 +27,6 @@ class FileSink(BaseSink):
     """
 
     failures: tuple[type[Exception], ...] = (OSError,)  # what a failed write may raise
-    named_classes: Sequence[ClassSpec] | None = None  # those whose ids it looks up; None: it names none
     notes: list[str]
 
     def __init__(self, target: Path) -> None:
@@ -39,20 +38,9 @@ class FileSink(BaseSink):
         """Take one frame. Raises CliprlError if it can't be written; the sink is closed then."""
         if self._closed:
             raise CliprlError(f"'{self.target}' is closed: open a new sink to write more frames")
-        self._check_classes(segmentation)
         with self._failing():
             self._write(frame, segmentation)
         self.frames += 1
-
-    def _check_classes(self, segmentation: Segmentation | None) -> None:
-        """Raise UsageError for a segmentation of more classes than the sink has names for."""
-        if segmentation is not None and self.named_classes is not None:
-            count, named = len(segmentation.probabilities), len(self.named_classes)
-            if count > named:
-                raise UsageError(
-                    f"'{self.target}' was opened with {named} classes, and the masks have {count}: give its OutputSpec all "
-                    "classes of the segmenter, as in OutputSpec(source.info, segmenter.classes)"
-                )
 
     def close(self) -> None:
         """Finish the output under its name. Calling it twice is harmless."""

@@ -24,8 +24,7 @@ from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
 from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
-from cliprl.pipeline.sources.decoding.stream_selection import select
-from cliprl.pipeline.sources.decoding.timeline import timeline_of
+from cliprl.pipeline.sources.decoding.stream_selection import select, timeline_of
 from cliprl.pipeline.sources.errors import explain, redact, wrapping_of
 from cliprl.pipeline.sources.probe import check_file, end_note, has_end, probe_stream, stated_frames, write_state
 from cliprl.pipeline.sources.registry import SourceOptions, register_source

@@ -11,6 +11,7 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.buffers import FrameRing, Policy
 from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
 from cliprl.pipeline.core.interfaces import FrameOverlay, FrameSegmenter
+from cliprl.pipeline.core.nv12 import check_frame
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.tracking.follow import Follower, FollowTarget
 from cliprl.pipeline.tracking.groups import ClassGroups
@@ -77,6 +78,7 @@ class TrackingSegmenter:
 
     def __call__(self, frame: Frame) -> Segmentation:
         """Segment one frame. Frames must come in order."""
+        check_frame(frame)
         context = FrameContext(frame)
         for stage in self.stages:
             stage.run(context)

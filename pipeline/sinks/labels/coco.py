@@ -16,6 +16,7 @@ from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.atomic_file import unwritable
 from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sinks.labels.frame_labels import check_classes
 from cliprl.pipeline.sinks.labels.json_fields import describe_class, describe_stream, frame_name, image_name
 from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
@@ -49,7 +50,6 @@ class CocoSink(PartialFileSink):
         """Create the partial file. Raises UsageError if it can't be, CliprlError if the disk is full."""
         super().__init__(target)
         self._spec, self._classes = spec, labelled_classes(spec.classes)
-        self.named_classes = spec.classes
         self._categories = {i: number for number, i in enumerate(self._classes, 1)}
         self._video, self._annotations = redact(spec.stream.name), 0
         try:
@@ -65,6 +65,7 @@ class CocoSink(PartialFileSink):
         self._head = f'{{"info": {json_text(info)},\n"categories": {json_text(categories)},\n"annotations": ['
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        check_classes(self.target, self._spec, segmentation)
         if not self.frames:
             self._file.write(self._head.encode())
         if segmentation is not None:

@@ -12,7 +12,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.folder_sink import FolderSink, replaced_folder
-from cliprl.pipeline.sinks.labels.frame_labels import frame_labels
+from cliprl.pipeline.sinks.labels.frame_labels import check_classes, frame_labels
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
 from cliprl.pipeline.sinks.labels.json_fields import exported_name
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
@@ -30,6 +30,7 @@ class DatasetFolderSink(FolderSink):
         self._converter, self._palette = FrameConverter(), [one.color for one in spec.classes]
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        check_classes(self.target, self.spec, segmentation)
         if segmentation is None:
             return
         if "classes.toml" not in self._masks:

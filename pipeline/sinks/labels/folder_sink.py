@@ -29,7 +29,7 @@ class FolderSink(FileSink):
     def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Make the partial folder. Raises UsageError if `target` can't become such a folder, CliprlError if the disk is full."""
         super().__init__(target)
-        self.spec, self.named_classes = spec, spec.classes
+        self.spec = spec
         self._final = Path(os.path.realpath(target))
         try:
             _check_folder(self._final, spec)

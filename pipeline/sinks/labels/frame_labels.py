@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.engines import UsageError
 from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.overlay.upsample import labels_at
 from cliprl.pipeline.tracking.id_map import ids_at
+
+
+def check_classes(target: Path, spec: OutputSpec, segmentation: Segmentation | None) -> None:
+    """Raise UsageError for a segmentation of more classes than an output was opened with."""
+    count = 0 if segmentation is None else len(segmentation.probabilities)
+    if count > len(spec.classes):
+        raise UsageError(
+            f"'{target}' was opened with {len(spec.classes)} classes, and the masks have {count}: give its OutputSpec all "
+            "classes of the segmenter, as in OutputSpec(source.info, segmenter.classes)"
+        )
 
 
 class _Latest(threading.local):

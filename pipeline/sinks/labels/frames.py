@@ -19,7 +19,6 @@ class FramesSink(FolderSink):
     def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Make the partial folder. Raises UsageError if `target` can't become a folder of frames."""
         super().__init__(target, spec)
-        self.named_classes = None
         self._converter = FrameConverter()
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:

@@ -14,6 +14,7 @@ from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.overlay.class_statistics import class_statistics, instance_statistics
 from cliprl.pipeline.sinks.atomic_file import STDOUT
 from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sinks.labels.frame_labels import check_classes
 from cliprl.pipeline.sinks.labels.json_fields import (
     describe_class,
     describe_followed,
@@ -68,11 +69,12 @@ class EventSink(PartialFileSink):
     def __init__(self, target: Path, spec: OutputSpec) -> None:
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
-        self._classes = self.named_classes = spec.classes
+        self._spec, self._classes = spec, spec.classes
         self._lines = [_line(_header(spec))]
         self._flushed, self._pause = 0.0, FLUSH_SECONDS if self._file.seekable() else 0.0
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        check_classes(self.target, self._spec, segmentation)
         event: dict[str, Any] = {
             **describe_frame(frame),
             "mask_file_name": frame_name(frame) if segmentation else None,

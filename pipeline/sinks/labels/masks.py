@@ -11,7 +11,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.labels.folder_sink import FolderSink, replaced_folder
-from cliprl.pipeline.sinks.labels.frame_labels import frame_ids, frame_labels
+from cliprl.pipeline.sinks.labels.frame_labels import check_classes, frame_ids, frame_labels
 from cliprl.pipeline.sinks.labels.indexed_png import encode_png
 from cliprl.pipeline.sinks.labels.json_fields import describe_frame, frame_name
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
@@ -42,6 +42,7 @@ class MaskSink(FolderSink):
         return {"frames": self._frames}
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        check_classes(self.target, self.spec, segmentation)
         name = None
         if segmentation is None:
             self._without += 1

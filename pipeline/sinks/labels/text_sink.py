@@ -8,6 +8,7 @@ from pathlib import Path
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.labels.frame_labels import check_classes
 from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.shapes.regions import Region, labelled_classes, regions
 
@@ -21,7 +22,6 @@ class TextLabelSink(PartialFileSink):
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self.spec, self.classes = spec, labelled_classes(spec.classes)
-        self.named_classes = spec.classes
 
     @abstractmethod
     def head(self, frame: Frame) -> str:
@@ -36,6 +36,7 @@ class TextLabelSink(PartialFileSink):
         """Return the text after the last frame."""
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        check_classes(self.target, self.spec, segmentation)
         found = None if segmentation is None else regions(frame, segmentation, self.classes)
         head = "" if self.frames else self.head(frame)
         self._file.write((head + self.text(frame, found)).encode("utf-8", "backslashreplace"))

@@ -11,6 +11,7 @@ from cliprl.pipeline.core.nv12 import upright_size
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.frame_image import FrameConverter
 from cliprl.pipeline.sinks.labels.folder_sink import FolderSink, replaced_folder
+from cliprl.pipeline.sinks.labels.frame_labels import check_classes
 from cliprl.pipeline.sinks.labels.json_fields import exported_name
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.shapes.polygons import Ring, center_polygons
@@ -31,6 +32,7 @@ class YoloSink(FolderSink):
         self._numbers = {i: number for number, i in enumerate(self._classes)}
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        check_classes(self.target, self.spec, segmentation)
         if segmentation is None:
             return
         if "data.yaml" not in self._masks:

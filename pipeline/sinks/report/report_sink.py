@@ -12,6 +12,7 @@ from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.json_text import json_text
+from cliprl.pipeline.sinks.labels.frame_labels import check_classes
 from cliprl.pipeline.sinks.partial_file_sink import PartialFileSink
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.report.image_quality import QUALITY_SERIES, QualityPoint
@@ -29,9 +30,9 @@ class ReportSink(PartialFileSink):
         """Create the partial file. Raises UsageError if it can't be."""
         super().__init__(target)
         self._case, self._text = CaseRecorder(spec), text
-        self.named_classes = spec.classes
 
     def _write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+        check_classes(self.target, self._case.spec, segmentation)
         self._case.add(frame, segmentation)
 
     def _last_bytes(self) -> bytes:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
-from typing import Any, Generic, Protocol, TypeVar
-
-import av
+from typing import Generic, Protocol, TypeVar
 
 # A stream whose time goes back by more than this many seconds, or by half a frame, has restarted its clock. Less is a
 # single wrong time. Where packets have no times of decoding, those of B-frames go back, at most to before the last frame that
@@ -77,14 +75,10 @@ class Timeline(Generic[P]):
     each jump and by how many seconds the clock jumped; `moved` is what became zero.
     """
 
+    live = False
+
     def __init__(
-        self,
-        video: int,
-        start: Fraction | None = None,
-        gap: Fraction = GAP,
-        *,
-        guessed: bool = False,
-        live: bool = False,
+        self, video: int, start: Fraction | None = None, gap: Fraction = GAP, *, guessed: bool = False
     ) -> None:
         self.jumps: list[tuple[int, Fraction]] = []
         self.moved = Fraction(0)
@@ -93,7 +87,7 @@ class Timeline(Generic[P]):
         self._last: Fraction | None = None
         self._back = _BACK
         self._lead, self._is_dated = _BACK_WITHOUT_DTS, False
-        self._guessed, self._live = guessed, live
+        self._guessed = guessed
         self._length = Fraction(0)
         self._end = Fraction(0)
         self._count = 0
@@ -177,7 +171,7 @@ class Timeline(Generic[P]):
         if -back <= step + _WRAP <= self._gap:
             self._offsets.append(self._offsets[-1] + _WRAP)
         else:
-            if not (self._live and self._count == 1 and step < 0):
+            if not (self.live and self._count == 1 and step < 0):
                 # libav counts a clock of 33 bits that goes back as one that wraps.
                 self.jumps.append((self._count, step - _WRAP if step > _WRAP / 2 else step))
             self._offsets.append(self._end - _presented(packet, time))
@@ -227,15 +221,6 @@ class Timeline(Generic[P]):
         fits = [c for c in variants if track.placed is None or placed[c] >= track.end - _PATIENCE]
         best = min(fits, key=lambda c: abs(placed[c] - self._end), default=None)
         return best if best is not None and abs(placed[best] - self._end) <= self._gap else None
-
-
-def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
-    """The timeline of an open container, for the video of `stream`. A live stream's start is left as it is."""
-    start = None if live or container.start_time is None else Fraction(container.start_time, av.time_base)
-    restarts = container.format.flags & av.format.Flags.ts_discont.value
-    gap = GAP if restarts and not live else GAP_WHERE_CONTINUOUS
-    guessed = container.format.name.startswith("matroska")
-    return Timeline(stream.index, start, gap, guessed=guessed, live=live)
 
 
 def _words(seconds: Fraction) -> str:

@@ -341,6 +341,7 @@ def test_the_table_has_rows_of_frames_classes_and_instruments(tmp_path: Path) ->
         ("b.mp4", "frame", 0, None),
     ]
     assert (rows[1]["name"], rows[1]["left"], rows[1]["height"]) == ("shaft", 1, 4)
+    assert [row["segmented"] for row in rows] == [True, True, True, True, False], "a gap makes objects of truth values"
     totals = table.read_totals(tmp_path / "e")
     assert (totals.frames, totals.instrument_frames, totals.low_confidence_frames, totals.length) == (2, 1, 1, 0.08)
 

@@ -427,6 +427,9 @@ def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
     ):
         with pytest.raises(UsageError, match=text):
             Stream(*parts)
+    for call in (segmenter, TrackingSegmenter(segmenter, segmenter.classes)):
+        with pytest.raises(UsageError, match=r"a ndarray is no frame: give one of a source, or frame_of_image"):
+            call(np.zeros((64, 80, 3), np.uint8))  # type: ignore[arg-type]
     engines = CompiledBundle(segmenter._encoder, segmenter._encoder, {})
     with pytest.raises(UsageError, match=r"engines take 'text' of \(12, 128\), and the bundle has \(13, 128\)"):
         Segmenter("small", engines=engines, prompts=["grasper"])
