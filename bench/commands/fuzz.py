@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import time
 import traceback
@@ -74,7 +75,7 @@ def fuzz(count: int, seed: int, keep: Path | None = None) -> Iterator[Verdict]:
             if keep is not None and not verdict.good:
                 keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"{seed}-{number}-{mutation}.{kind.suffix}").write_bytes(data)
-            _remove(place)
+            shutil.rmtree(place)
             yield verdict
 
 
@@ -186,12 +187,6 @@ def _readable(path: Path) -> bool:
     with suppress(av.FFmpegError, OSError, IndexError), av.open(str(path)) as container:
         return next(container.decode(container.streams.video[0]), None) is not None
     return False
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
 
 
 def summarize(verdicts: list[Verdict]) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -64,19 +64,8 @@ class MemoryGrowth:
     @classmethod
     def of(cls, readings: Sequence[Reading]) -> MemoryGrowth:
         """Collect the readings."""
-        growth = cls()
-        for reading in readings:
-            growth.add(reading)
-        return growth
-
-    def add(self, reading: Reading) -> None:
-        """Add one reading."""
-        frames, memory, handles, threads, latency = reading
-        self.frames.append(frames)
-        self.memory.append(memory)
-        self.handles.append(handles)
-        self.threads.append(threads)
-        self.latency.append(latency)
+        columns: Any = zip(*readings, strict=True)
+        return cls(*map(list, columns))
 
     def slopes(self) -> tuple[float, float]:
         """Bytes a frame in the first and in the second half of the settled run; NaN if it was too short."""
@@ -105,7 +94,7 @@ class Soaker:
     """Takes a reading every `every` frames of a stream (`on_frame`)."""
 
     def __init__(self, every: int) -> None:
-        self.growth = MemoryGrowth()
+        self.readings: list[Reading] = []
         self._every, self._count = every, 0
         self._latencies: list[float] = []
 
@@ -116,7 +105,7 @@ class Soaker:
         if self._count % self._every == 0:
             handles, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
             reading = (self._count, resident(), handles, threads, float(np.median(self._latencies)))
-            self.growth.add(reading)
+            self.readings.append(reading)
             send_value(reading)
             self._latencies.clear()
 
@@ -144,7 +133,7 @@ def soak(
     overlay = Overlay(classes) if segmenter else None
     tracking = segmenter if segmenter is None or follow is None else TrackingSegmenter(segmenter, classes, follow)
     Stream(source, tracking, overlay, [sink]).run(soaker, frames=frames)
-    return soaker.growth
+    return MemoryGrowth.of(soaker.readings)
 
 
 def soak_clip(job: BenchJob, output: str, frames: int, follow: str | None = None) -> MemoryGrowth:

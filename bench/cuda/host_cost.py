@@ -26,7 +26,7 @@ from cliprl.bench.cuda.runs import EveryStep
 from cliprl.bench.harness import environment
 from cliprl.bench.harness.result import Result, Series, check_place
 from cliprl.engines import Bundle, CompiledBundle, open_bundle
-from cliprl.engines.backends.engine import TensorSpec
+from cliprl.engines.backends.engine import Engine, TensorSpec
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.cuda.context import share
@@ -118,7 +118,7 @@ class NullGpu:
         return nullcontext()
 
 
-class NullNetwork:
+class NullNetwork(Engine):
     """A network that computes nothing, with the tensors of a bundle's encoder."""
 
     backend, precision = "none", "f16"

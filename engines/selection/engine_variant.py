@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cliprl.engines.backends.engine import AUTO, Backend, Engine, LogFunction, Request, TensorSpec, ignore_message
+from cliprl.engines.backends.engine import AUTO, Backend, Engine, LogFunction, Request, ignore_message
 from cliprl.engines.backends.registry import ready_backends
 from cliprl.engines.bundle.bundle import EMBEDDINGS, ENCODER, INT8_ENCODER, INT8_WEIGHTS, REFINER, Bundle, open_bundle
 from cliprl.engines.bundle.input_size import one_size_only, size_of, with_input_size
@@ -51,7 +51,7 @@ class CompiledBundle:
         One that names no inputs, such as that of a network in training, is not checked.
         """
         wanted = {"image": (1, *size_of(bundle), 3), "text": bundle.embeddings.shape}
-        specs: Mapping[str, TensorSpec] = getattr(self.encoder, "inputs", {})
+        specs = self.encoder.inputs
         for name, shape in wanted.items():
             made = specs[name].shape if name in specs else shape
             if any(size not in (-1, asked) for size, asked in zip(made, shape, strict=True)):

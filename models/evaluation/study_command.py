@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,11 +43,16 @@ def content_of(one: ProtocolSet, context: DatasetContext) -> str:
     return hash_of_frames(open_dataset(one.data, "test", context), one.every)
 
 
-def write_result(path: Path, text: str) -> None:
-    """Write a result file, and make its folder. Raises CliprlError if it can't be written; an earlier one stays then."""
+def write_result(path: Path, result: str | Mapping[str, Any]) -> str:
+    """Write a text, or a mapping as JSON, into a file, and make its folder. Returns the text.
+
+    Raises CliprlError if it can't be written; an earlier file stays then.
+    """
+    text = result if isinstance(result, str) else json.dumps(result, indent=1, default=float)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write((text.rstrip("\n") + "\n").encode())
     except OSError as error:
         raise CliprlError(f"'{path}' can't be written ({error.strerror}): choose another place with --out") from error
+    return text

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cliprl.engines import Bundle, CompiledBundle, Manifest
+from cliprl.engines.backends.engine import Engine, TensorSpec
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.export.export import GRID_STRIDE, TrainedModel
 from cliprl.models.network.text import class_embeddings
 
 
-class ModuleEngine:
+class ModuleEngine(Engine):
     """A module behind the interface of a compiled engine: named arrays in and out, of any size, so that none is listed."""
 
     backend, precision = "torch", "f32"
-
-    inputs: Mapping[str, Any] = MappingProxyType({})
-    outputs: Mapping[str, Any] = MappingProxyType({})
+    inputs: Mapping[str, TensorSpec] = MappingProxyType({})
+    outputs: Mapping[str, TensorSpec] = MappingProxyType({})
 
     def __init__(self, module: nn.Module, names: tuple[str, ...]) -> None:
         self._module, self._names = module.eval(), names

@@ -9,7 +9,6 @@ rendered clips by their true masks; each of those hides one instrument, which is
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -143,7 +142,7 @@ def study(
 
 
 def _write(out: Path, found: Mapping[str, Any], heading: Mapping[str, Any]) -> None:
-    write_result(out, json.dumps({**heading, "date": date.today().isoformat(), "clips": found}, indent=1))
+    write_result(out, {**heading, "date": date.today().isoformat(), "clips": found})
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ study resumes. Writes study.md and study.json.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +26,7 @@ from cliprl.models.data.sets.vocalfolds import VOCALFOLD_CLASSES
 from cliprl.models.data.splits import SPLITS
 from cliprl.models.evaluation.manifest_scores import POOLED, count_pixels
 from cliprl.models.evaluation.scoring.iou import DEFINITIONS
+from cliprl.models.evaluation.scoring.markdown import format_score, markdown_table
 from cliprl.models.evaluation.study_command import write_result
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.unet import UNet, UNetStage, unet_predictor
@@ -113,7 +113,7 @@ def write_tables(folder: Path, recipe: Recipe, rows: Mapping[str, Mapping[str, f
         "sequences": rows,
         "mean over sequences": means,
     }
-    write_result(folder / "study.json", json.dumps(result, indent=1))
+    write_result(folder / "study.json", result)
     write_result(folder / "study.md", format_table(result, rows, means))
 
 
@@ -121,15 +121,9 @@ def format_table(
     result: Mapping[str, Any], rows: Mapping[str, Mapping[str, float | None]], means: Mapping[str, float | None]
 ) -> str:
     """The scores, a line a sequence that was left out of the training."""
-    lines = [f"| left out | {' | '.join(NETWORKS)} |", f"|---|{'---|' * len(NETWORKS)}"]
-    lines += [_line(name, row) for name, row in {**rows, "mean": means}.items()]
+    lines = [[name, *(format_score(row[n]) for n in NETWORKS)] for name, row in {**rows, "mean": means}.items()]
     head = f"{result['score']}. {result['steps']['supervised']} steps each, seed {result['seed']}."
-    return "\n".join([head, "", *lines, ""])
-
-
-def _line(name: str, row: Mapping[str, float | None]) -> str:
-    values: Sequence[float | None] = [row[network] for network in NETWORKS]
-    return f"| {name} | {' | '.join('–' if v is None else f'{v:.3f}' for v in values)} |"
+    return f"{head}\n\n{markdown_table(['left out', *NETWORKS], lines)}"
 
 
 if __name__ == "__main__":

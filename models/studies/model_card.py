@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path, PurePath
@@ -39,11 +39,10 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import FrameScores, score_frames
+from cliprl.models.evaluation.scoring.bootstrap import BLOCK_FRAMES, block_interval, blocks_of_clips
 from cliprl.models.evaluation.scoring.ranking import auroc
-from cliprl.models.studies.block_bootstrap import blocks_of_clips, bootstrap_interval
 from cliprl.models.studies.confidence.fits import calibration_error, distances
 from cliprl.models.studies.model_card_tables import SIDES, manifest_scores, markdown
-from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.confidence import CELL_INPUTS, is_unsure, logistic
 
@@ -160,12 +159,8 @@ def summarize_row(row: Row, scores: FrameScores, confidence: ConfidenceSpec | No
         result |= confidence_scores(confidence, scores)
     if (scores.base[:, 1] > scores.base[:, 2]).any():
         result["iou"] = {side: _ratio(getattr(scores, side)[:, 0], getattr(scores, side)[:, 1]) for side in SIDES}
-        result["iou_interval"] = {
-            side: bootstrap_interval([(getattr(scores, side)[:, :2], 1.0)], blocks) for side in SIDES
-        }
-        result["gain_interval"] = bootstrap_interval(
-            [(scores.refined[:, :2], 100.0), (scores.base[:, :2], -100.0)], blocks
-        )
+        result["iou_interval"] = {side: block_interval([(getattr(scores, side)[:, :2], 1.0)], blocks) for side in SIDES}
+        result["gain_interval"] = block_interval([(scores.refined[:, :2], 100.0), (scores.base[:, :2], -100.0)], blocks)
         result["sequences"] = {
             name: {side: _ratio(*getattr(scores, side)[scores.sequences == name, :2].T) for side in SIDES}
             for name in dict.fromkeys(scores.sequences.tolist())
@@ -198,27 +193,31 @@ def doubt_scores(
     None: not by doubt and distance.
     """
     reported = [(row, scores) for row, scores in rows if row.use != CHOSEN]
-    measures = {"failed_frames_by_confidence": _unsure, "outside_by_confidence": _unsure}
+    # The frames of each kind: which count, and which are to be found.
+    frames = {
+        "failed_frames": [
+            (scores, with_instrument(scores), failed_frames(scores)) for row, scores in reported if not row.set.outside
+        ],
+        "outside": [
+            (scores, scores.known >= 0, np.full(len(scores.known), row.set.outside))
+            for row, scores in reported
+            if not row.severity
+        ],
+    }
+    result = {f"{kind}_by_confidence": _auroc(found, _unsure) for kind, found in frames.items()}
     if confidence:
-        measures["failed_frames"] = lambda scores: logistic(confidence.doubt, scores.statistics)
-        measures["outside"] = lambda scores: distances(confidence.familiarity, scores.frame_values())
-    result = {}
-    for name, measure in measures.items():
-        if name.startswith("outside"):
-            clean = [(row.set.outside, measure(scores)) for row, scores in reported if not row.severity]
-        else:
-            known = [
-                (scores, measure(scores), with_instrument(scores)) for row, scores in reported if not row.set.outside
-            ]
-            clean = [
-                (side, values[there & (failed_frames(scores) == side)])
-                for scores, values, there in known
-                for side in (True, False)
-            ]
-        result[name] = auroc(
-            *(_joined([values for side, values in clean if side is sought]) for sought in (True, False))
-        )
+        result["failed_frames"] = _auroc(frames["failed_frames"], lambda s: logistic(confidence.doubt, s.statistics))
+        result["outside"] = _auroc(frames["outside"], lambda s: distances(confidence.familiarity, s.frame_values()))
     return result
+
+
+def _auroc(
+    frames: Sequence[tuple[FrameScores, NDArray[np.bool_], NDArray[np.bool_]]],
+    measure: Callable[[FrameScores], NDArray[np.float64]],
+) -> float | None:
+    values = _joined([measure(scores)[counted] for scores, counted, _ in frames])
+    positive = _joined([sought[counted] for _, counted, sought in frames]) > 0
+    return auroc(values[positive], values[~positive])
 
 
 def _unsure(scores: FrameScores) -> NDArray[np.float64]:
@@ -236,7 +235,7 @@ def failed_frames(scores: FrameScores) -> NDArray[np.bool_]:
     return np.asarray(scores.refined[:, 0] < FAILED * scores.refined[:, 1], np.bool_)
 
 
-def _joined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.empty(0)
 
 

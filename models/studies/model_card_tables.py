@@ -7,8 +7,8 @@ from typing import Any
 
 from cliprl.models.data.protocol import CHOSEN, REPORTED
 from cliprl.models.evaluation.manifest_scores import FALSE_ALARMS, UNION_IOU
+from cliprl.models.evaluation.scoring.bootstrap import BLOCK_FRAMES
 from cliprl.models.evaluation.scoring.markdown import markdown_table
-from cliprl.models.studies.refiner_scores import BLOCK_FRAMES
 
 SIDES = ("base", "refined")
 

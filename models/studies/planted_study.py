@@ -8,7 +8,6 @@ each of `--places` places. A map finds it if its maximum lies in the square. Wri
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +54,7 @@ def planted_image(place: tuple[int, int] | None, seed: int) -> NDArray[np.uint8]
 def planted_model(folder: Path) -> tuple[SaliencyModel, NDArray[np.float32]]:
     """Return the ViT and the concept's embedding (E,): the mean change of the image embedding that the square makes."""
     description = folder / "planted-clip.json"
-    write_result(description, json.dumps({"model_cfg": PLANTED_CLIP}))
+    write_result(description, {"model_cfg": PLANTED_CLIP})
     torch.manual_seed(5)
     config = NetworkConfig(tower=str(description), weights="", height=SIDE, width=SIDE, pyramid=16, features=8)
     network = ClipSegmenter(config).eval()
@@ -110,7 +109,7 @@ def study(
     }
     bits = information_by_beta(model, concept, BETAS)
     result = {"places": places, "found": found, "beta": list(BETAS), "bits": [round(each, 5) for each in bits]}
-    write_result(out / "planted.json", json.dumps(result, indent=1))
+    write_result(out / "planted.json", result)
     typer.echo(str(out / "planted.json"))
 
 

@@ -36,6 +36,7 @@ from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.frame_scores import BaseCapture, FrameScores, score_frames
+from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.studies.model_card import NOT_IN_ROWS, Row, card_rows
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
@@ -213,17 +214,14 @@ def write_design(bundle: Bundle, design: Design) -> None:
 
 def designs_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     """Return the mean and least gain of each design, in points, its largest rise of false alarms and its mean steps."""
-    lines = [
-        "| design | mean gain | least gain | false alarms, at most | steps |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    lines = []
     for name, rows in found.items():
         gains = [row["gain"] for row in rows.values() if "gain" in row]
         rise = max(row["false_alarms"]["refined"] - row["false_alarms"]["base"] for row in rows.values())
         steps = sum(row["steps"] for row in rows.values()) / len(rows)
-        shown = f"{sum(gains) / len(gains):+.1f} | {min(gains):+.1f}" if gains else "– | –"
-        lines.append(f"| {name} | {shown} | {100 * rise:+.2f} points | {steps:.2f} |")
-    return "\n".join(lines)
+        shown = [f"{sum(gains) / len(gains):+.1f}", f"{min(gains):+.1f}"] if gains else ["–", "–"]
+        lines.append([name, *shown, f"{100 * rise:+.2f} points", f"{steps:.2f}"])
+    return markdown_table(["design", "mean gain", "least gain", "false alarms, at most", "steps"], lines).rstrip("\n")
 
 
 if __name__ == "__main__":

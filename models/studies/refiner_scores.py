@@ -17,6 +17,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.data.sample import hash_of_frames
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
+from cliprl.models.evaluation.scoring.bootstrap import BLOCK_FRAMES
 from cliprl.models.evaluation.scoring.confusion_counts import ConfusionCounts
 from cliprl.models.evaluation.scoring.iou import dataset_miou, dataset_miou_foreground
 from cliprl.models.evaluation.scoring.ratio_metric import RatioMetric
@@ -29,8 +30,6 @@ from cliprl.models.training.checkpoint import read_checkpoint, save_checkpoint
 from cliprl.models.training.run_datasets import RunDatasets, TestDataset
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
-# Frames of a bootstrap block: neighboring frames are near copies, so whole blocks are resampled.
-BLOCK_FRAMES = 25
 REFINER_SCORES = ("instrument IoU", "dataset mIoU", "IoU of consecutive masks")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 
 from cliprl.models.config.config import Recipe
 from cliprl.models.data.protocol import CHOSEN
-from cliprl.models.evaluation.scoring.bootstrap import CONFIDENCE, RESAMPLES
+from cliprl.models.evaluation.scoring.bootstrap import BLOCK_FRAMES, percentiles, resample
 from cliprl.models.evaluation.scoring.confusion_counts import rows_of
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
-from cliprl.models.studies.refiner_scores import BLOCK_FRAMES, REFINER_SCORES, Tally
+from cliprl.models.studies.refiner_scores import REFINER_SCORES, Tally
 from cliprl.models.training.run_datasets import RunDatasets
 
 # Measures whose gain over the base is reported, with its interval.
@@ -26,15 +25,12 @@ def gain(arms: Sequence[Tally], base: Tally, measure: str = REFINER_SCORES[0]) -
     """By how much a measure of an arm, the mean over its seeds, is above the base's, and the bootstrap interval of that over
     blocks of frames."""
     rows = list(rows_of(base.classes.sequences).values())
-    draws = np.random.default_rng(0).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), RESAMPLES)
-    draws = np.concatenate([np.ones((1, len(rows)), draws.dtype), draws])
-    made = [tally.metric()[measure] for tally in (*arms, base)]
-    *found, reference = (
-        one.reduce(np.tensordot(draws, np.stack([one.rows[r].sum(0) for r in rows]), axes=1)) for one in made
-    )
-    gains = np.mean(found, axis=0) - reference
-    low, high = np.quantile(gains[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(gains[0]), float(low), float(high)
+    scores = []
+    for metric in (tally.metric()[measure] for tally in (*arms, base)):
+        sums = np.stack([metric.rows[r].sum(0) for r in rows])
+        scores.append(metric.reduce(np.concatenate([sums.sum(0, keepdims=True), resample(sums)])))
+    gains = np.mean(scores[:-1], axis=0) - scores[-1]
+    return float(gains[0]), *percentiles(gains[1:])
 
 
 def write_tables(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mapping[str, list[list[Tally]]]) -> None:
@@ -57,7 +53,7 @@ def write_tables(folder: Path, recipe: Recipe, sets: RunDatasets, tallies: Mappi
         "batch": recipe.reinforcement.batch,
     }
     result = {"recipe": recipe.name, "steps": steps, "frames of a block": BLOCK_FRAMES, "arms": arms}
-    write_result(folder / "study.json", json.dumps(result, indent=1))
+    write_result(folder / "study.json", result)
     write_result(folder / "study.md", format_table(result, titles))
 
 

@@ -172,7 +172,7 @@ def study(
             for arm, scores in score_arms(opened, data, arms, seeded, lambda made: score_sequences(made, root, every)):
                 row[arm] = scores
                 result = heading | {"before": before, "seeds": done} | summarize_seeds(done)
-                write_result(out, json.dumps(result, indent=1))
+                write_result(out, result)
     typer.echo(json.dumps({"before": before, **summarize_seeds(done)}, indent=1))
 
 

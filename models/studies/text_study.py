@@ -11,7 +11,6 @@ study.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,7 +231,7 @@ def write_tables(
         "unknown words": list(UNKNOWN_WORDS),
         "classes": rows,
     }
-    write_result(folder / "study.json", json.dumps(result, indent=1))
+    write_result(folder / "study.json", result)
     write_result(folder / "study.md", format_table(rows))
 
 

@@ -226,8 +226,7 @@ def _write(out: Path, found: Mapping[str, Any], heading: Mapping[str, Any]) -> N
         "number of clips": {part: len(entries) for part, entries in found.items()},
         "clips": found,
     }
-    text = json.dumps(result, indent=1, default=float)
-    write_result(out, text)
+    write_result(out, result)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ class Segmenter:
             self.bundle, device=self.device, precision=precision, threads=threads, log=log
         )
         self.precision, self.engine_name = engines.precision, engines.backend
-        self._encoder, self._at_once = engines.encoder_for(self.bundle), getattr(engines.encoder, "at_once", 1)
+        self._encoder, self._at_once = engines.encoder_for(self.bundle), engines.encoder.at_once
         self._refiner = RefinementLoop(
             engines.refiner, self.steps, self.bundle.embeddings, spec.least if spec and self.restores else 0.0
         )

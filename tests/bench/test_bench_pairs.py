@@ -223,7 +223,7 @@ def test_work_of_stages_is_summed_and_compared_in_each_round() -> None:
 def test_stages_of_a_checkout_are_measured(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", frames=4)
     job = BenchJob(str(clip), frames=3)
-    with checkout.CheckoutProcess(None, job, work.STAGES_SCRIPT) as process:
+    with checkout.CheckoutProcess(None, job, work.STAGES_TASK) as process:
         found = process.run(tmp_path / "out.mp4", 3)
     assert set(found) == set(STAGES)
     assert all(value > 0 for value in found.values())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 
 from cliprl.engines import (
     Bundle,
@@ -29,7 +30,6 @@ from cliprl.engines.backends.engine import (
     Engine,
     Probe,
     Request,
-    TensorSpec,
 )
 from cliprl.engines.backends.openvino import backend as openvino_backend
 from cliprl.engines.backends.openvino.backend import OpenVino, why_unsupported
@@ -193,14 +193,12 @@ def test_another_number_of_threads_is_another_engine(bundle: Bundle, cache: Engi
     assert len(cache.entries()) == 2
 
 
-class Altered:
+class Altered(FakeEngine):
     """An engine whose outputs come out changed."""
 
     def __init__(self, engine: Engine, change: Change) -> None:
+        super().__init__(engine)
         self.engine, self.change = engine, change
-        self.backend, self.precision = engine.backend, engine.precision
-        self.inputs: Mapping[str, TensorSpec] = engine.inputs
-        self.outputs: Mapping[str, TensorSpec] = engine.outputs
 
     def run(self, inputs: Values) -> Values:
         outputs = self.engine.run(inputs)

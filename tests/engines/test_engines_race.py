@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 from virtual_time import VirtualClock
 
 from cliprl.engines import Bundle, EngineCache, add_reference, load_engines, open_bundle
@@ -22,13 +23,12 @@ from cliprl.engines.selection.speed_test import ranked, run_speed_test
 CLOCK = VirtualClock()
 
 
-class Changed:
+class Changed(FakeEngine):
     """An engine that takes its time, or says nonsense."""
 
     def __init__(self, engine: Engine, delay: float, wrong: bool) -> None:
+        super().__init__(engine)
         self.engine, self.delay, self.wrong = engine, delay, wrong
-        self.backend, self.precision = engine.backend, engine.precision
-        self.inputs, self.outputs = engine.inputs, engine.outputs
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         CLOCK.sleep(0.001 + self.delay)
@@ -130,7 +130,7 @@ def test_accuracy_is_given_away_only_for_speed(times: dict[str, float], expected
     assert ranked(times) == expected
 
 
-class Timed:
+class Timed(FakeEngine):
     """An engine whose runs take the given times, the last of which repeats."""
 
     def __init__(self, *seconds: float) -> None:

@@ -41,10 +41,10 @@ def commit_of(folder: Path) -> str:
 class CheckoutProcess:
     """A process that streams a job's clip with the code of a checkout, or of this one (None).
 
-    `script` is the program beside this module that it runs.
+    `task` is the function of `checkout_process` that it runs.
     """
 
-    def __init__(self, folder: Path | None, job: BenchJob, script: str = "checkout_process.py") -> None:
+    def __init__(self, folder: Path | None, job: BenchJob, task: str = "stream_clip") -> None:
         self._links = tempfile.TemporaryDirectory(prefix="cliprl-bench-")
         paths = [os.environ.get("PYTHONPATH", "")]
         if folder is not None:
@@ -53,9 +53,9 @@ class CheckoutProcess:
             for room in ROOMS:
                 (package / room).symlink_to(folder.resolve() / room)
             paths.insert(0, self._links.name)
-        program = Path(__file__).with_name(script)
+        program = Path(__file__).with_name("checkout_process.py")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(program), json.dumps([job.clip, job.bundle, job.steps])],
+            [sys.executable, "-P", str(program), json.dumps([task, job.clip, job.bundle, job.steps])],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ from cliprl.bench.harness.timing import BenchJob, LogFunction
 from cliprl.pipeline.core.statistics import STAGES
 
 CASE, SUM, WARM_UP_FRAMES = "cliprl-stream", "a frame", 10
-STAGES_SCRIPT = "checkout_stages.py"
+STAGES_TASK = "measure_stages"
 METHOD = {
     "includes": "CPU milliseconds of a frame in each stage, all threads, over the clip's first frames, which lie in memory",
     "excludes": "opening and closing files, compiling the networks",
@@ -43,8 +43,8 @@ def measure(
     turns: dict[str, list[StageTimes]] = {CASE: [], checkout.NAME: []}
     notes = [f"baseline: commit {checkout.commit_of(baseline)}"]
     with (
-        checkout.CheckoutProcess(None, job, STAGES_SCRIPT) as ours,
-        checkout.CheckoutProcess(baseline, job, STAGES_SCRIPT) as theirs,
+        checkout.CheckoutProcess(None, job, STAGES_TASK) as ours,
+        checkout.CheckoutProcess(baseline, job, STAGES_TASK) as theirs,
     ):
         pair = {CASE: ours, checkout.NAME: theirs}
         for process in pair.values():

@@ -8,19 +8,19 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cliprl.engines.backends.engine import Request, TensorSpec
+from cliprl.engines.backends.engine import Engine, Request, TensorSpec
 from cliprl.engines.backends.openvino.rewrites import CHANNELS_FIRST, CHANNELS_LAST, KEPT_CHANNELS_LAST
 from cliprl.engines.cpu_count import available_cpus
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Engine):
     """One compiled network with a few infer requests, used in turn.
 
     A run that begins during another one loads the network once more, and both compute on the thread that asks for them.
     (Two streams of one compiled network compute on threads of OpenVINO, which a stage would wait for, and take longer to load.)
 
-    at_once: how many runs at a time make a stream of files faster. On two processors with one thread each these are two: without
-    instructions for int8 the encoder takes more than half of the work on a frame, and the other processor waits for it.
+    On two processors with one thread each two runs at a time are faster: without instructions for int8 the encoder takes more
+    than half of the work on a frame, and the other processor waits for it.
 
     Features are channels last in memory, whatever their shape says: transposed views.
     """

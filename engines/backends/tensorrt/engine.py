@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
-from cliprl.engines.backends.engine import TensorSpec
+from cliprl.engines.backends.engine import Engine, TensorSpec
 from cliprl.engines.backends.tensorrt.caches import Kernels
 from cliprl.engines.backends.tensorrt.messages import create, make_logger, make_recorder
 from cliprl.engines.errors import EngineError, reason_of
@@ -19,7 +19,7 @@ from cliprl.engines.errors import EngineError, reason_of
 GRAPHS = 16
 
 
-class TensorRtEngine:
+class TensorRtEngine(Engine):
     """A plan, ready to run. Tensors are torch's, on the current GPU; not for use by two threads at once.
 
     A run whose shapes and addresses were seen before replays a CUDA graph; another run captures one first. Pass the same

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
+from cliprl.engines.backends.engine import Engine
 from cliprl.engines.backends.torch.graph import Graph, GraphProgram
 
 # Recordings kept at a time: one for each set of input shapes.
@@ -29,7 +30,7 @@ class _Recording:
     replay: Any
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """A graph, ready to run. Inputs are NumPy arrays or tensors; outputs are tensors on the graph's device.
 
     On a GPU the first run with new shapes records a CUDA graph, on a stream of the engine's own, ordered after what the

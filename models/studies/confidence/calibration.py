@@ -7,7 +7,6 @@ It shares the folder OUT/rows with the model card. `--write` puts `confidence.js
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -257,7 +256,7 @@ def fit(
         "rows": score_confidence(spec, rows),
     }
     study_command.write_result(out / "confidence.json", spec.to_text())
-    study_command.write_result(out / "confidence-scores.json", json.dumps(result, indent=1))
+    study_command.write_result(out / "confidence-scores.json", result)
     typer.echo(_table(result))
     if write:
         _install(opened, spec)

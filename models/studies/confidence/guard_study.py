@@ -9,7 +9,6 @@ OUT/guard-study.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,8 +105,7 @@ def compare_rules(
             measured.append((row, 1 - red_shares(row, context), far))
     bundle_record = {"bundle": opened.manifest.name, "hashes": dict(opened.manifest.hashes)}
     result = bundle_record | guard_scores(measured, opened.confidence.unfamiliar)
-    study_command.write_result(out / "guard-study.json", json.dumps(result, indent=1))
-    typer.echo(json.dumps(result, indent=1))
+    typer.echo(study_command.write_result(out / "guard-study.json", result))
 
 
 def guard_scores(

@@ -8,7 +8,6 @@ chosen share into the manifest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +135,7 @@ def study(
         "part_share": share,
         "sets": found,
     }
-    study_command.write_result(out / PART_RESULT, json.dumps(result, indent=1))
+    study_command.write_result(out / PART_RESULT, result)
     typer.echo(_table(result))
     if write and share is None:
         raise CliprlError(f"no share makes {LEAST_RIGHT:.0%} of the parts named right: nothing is sealed")

@@ -9,7 +9,6 @@ refinement and restoration.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -154,7 +153,7 @@ def study(
         CHOSEN: chosen,
         REPORTED: reported,
     }
-    study_command.write_result(out / REGION_RESULT, json.dumps(result, indent=1))
+    study_command.write_result(out / REGION_RESULT, result)
     typer.echo(f"rule: {result['rule']}")
     place = 1 + TRIED.index(rule) if rule else 0
     for use, scores, row in ((CHOSEN, chosen, place), (REPORTED, reported, -1)):

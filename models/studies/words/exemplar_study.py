@@ -9,7 +9,6 @@ For each part and each of a few frames, the bounding box of its largest region i
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -72,8 +71,7 @@ def compare_exemplars(
         trained = part_iou(opened, data, indices, part, part.classes)
         rows = [score_box(opened, data, indices, part, index, trained) for index in chosen]
         result["parts"][part.name] = {"trained": round(trained, 4), "boxes": [row for row in rows if row]}
-    write_result(out, json.dumps(result, indent=1))
-    typer.echo(json.dumps(result, indent=1))
+    typer.echo(write_result(out, result))
 
 
 def score_box(

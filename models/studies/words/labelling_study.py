@@ -52,7 +52,7 @@ def score_labels(
         "network": network,
         "sets": {line: score_set(labeller, open_dataset(line, "test", context), every, line) for line in data},
     }
-    write_result(out, json.dumps(result, indent=1))
+    write_result(out, result)
     typer.echo(json.dumps(result["sets"], indent=1))
 
 

@@ -8,7 +8,6 @@ OUT/presence.json: the fit, and by set how often a mask is left where a class is
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.protocol import CHOSEN, load_protocol, select_sets
 from cliprl.models.data.registry import open_dataset
-from cliprl.models.data.sample import IGNORE, Sample, evenly_spaced
+from cliprl.models.data.sample import IGNORE, Sample, evenly_spaced, instrument_classes
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.study_command import BundleOption, QuietOption, SetOption, study_context, write_result
 from cliprl.models.labelling.pseudo_labels.prompt_bundle import PromptBundle
@@ -120,8 +119,7 @@ def fit_gate(
             for use in uses
         },
     }
-    write_result(out / "presence.json", json.dumps(result, indent=1))
-    typer.echo(json.dumps(result, indent=1))
+    typer.echo(write_result(out / "presence.json", result))
 
 
 def presence_rows(
@@ -148,17 +146,18 @@ def class_state(data: LabelledDataset, sample: Sample, name: str, kind: str) -> 
     pixels = {spec.name: int((sample.labels == i).sum()) for i, spec in enumerate(data.classes)}
     own = [other for other in pixels if ALIASES.get(other, other) == name]
     if own:
-        count = sum(pixels[other] for other in own)
-        return NOT_THERE if not count else THERE if count >= MIN_SHOWN * known else NOT_KNOWN
+        return _state(sum(pixels[other] for other in own), known)
     instruments = [pixels[spec.name] for spec in data.classes if spec.kind == "instrument"]
     return NOT_THERE if kind == "instrument" and instruments and not sum(instruments) else NOT_KNOWN
 
 
 def instrument_state(data: LabelledDataset, sample: Sample) -> int:
     """Return whether the truth of a frame shows any instrument: THERE, NOT_THERE or NOT_KNOWN."""
-    known = int((sample.labels != IGNORE).sum())
-    ids = [i for i, spec in enumerate(data.classes) if spec.kind == "instrument"]
-    count = int(np.isin(sample.labels, ids).sum())
+    ids = np.flatnonzero(instrument_classes(data.classes))
+    return _state(int(np.isin(sample.labels, ids).sum()), int((sample.labels != IGNORE).sum()))
+
+
+def _state(count: int, known: int) -> int:
     return NOT_THERE if not count else THERE if count >= MIN_SHOWN * known else NOT_KNOWN
 
 

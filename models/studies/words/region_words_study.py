@@ -11,7 +11,6 @@ A run that was cut off goes on. Writes regions.md and regions.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +83,7 @@ def study(
             },
             "rows": rows,
         }
-        write_result(out / "regions.json", json.dumps(result, indent=1))
+        write_result(out / "regions.json", result)
         write_result(out / "regions.md", format_regions(rows))
     typer.echo(str(out / "regions.md"))
 

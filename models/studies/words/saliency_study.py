@@ -54,7 +54,7 @@ def compare_words(
             for one in select_sets(rules, SALIENCY_SETS)
         },
     }
-    write_result(out, json.dumps(result, indent=1))
+    write_result(out, result)
     typer.echo(json.dumps(result["sets"], indent=1))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 from numpy.typing import NDArray
 
 from cliprl.bench.fixtures import timecode
@@ -172,13 +173,12 @@ def test_kernel_paint_is_the_cpus(card: SharedGpu, color: ColorSpace, size: tupl
         assert (np.abs(ours.astype(int) - theirs) > 2).mean() < 0.001
 
 
-class OnHost:
+class OnHost(FakeEngine):
     """A torch engine of the CPU behind NumPy arrays."""
 
     def __init__(self, engine: Any) -> None:
+        super().__init__(engine)
         self._engine = engine
-        self.backend, self.precision = engine.backend, engine.precision
-        self.inputs, self.outputs = engine.inputs, engine.outputs
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         return {name: value.numpy().copy() for name, value in self._engine.run(inputs).items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 
 from cliprl.engines import CompiledBundle, open_bundle
 from cliprl.pipeline.segment import refinement
@@ -28,10 +29,8 @@ class Clock:
         return self.now
 
 
-class AddOne:
+class AddOne(FakeEngine):
     """A policy that adds 1 to every logit, says that a fixed share moved, and takes a fixed time."""
-
-    backend, precision = "test", "f32"
 
     def __init__(self, clock: Clock, seconds: float = 0.002, moved: float = 0.5) -> None:
         self.clock, self.seconds, self.moved = clock, seconds, moved
@@ -97,6 +96,6 @@ def test_only_a_budget_runs_networks_before_the_first_frame(clock: Clock, budget
             seen.append("encoder")
             return {"features": FEATURES, "logits": np.zeros((1, len(bundle.manifest.classes), *grid), np.float32)}
 
-    engines: Any = CompiledBundle(Encoder(clock), AddOne(clock), {})
+    engines = CompiledBundle(Encoder(clock), AddOne(clock), {})
     Segmenter(bundle, engines=engines, budget_ms=budget_ms)
     assert len(seen) == runs

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, CompiledBundle, RestorationSpec, open_bundle
@@ -152,12 +153,8 @@ def test_no_filter_runs_past_its_deadline(monkeypatch: pytest.MonkeyPatch) -> No
     assert image.any()
 
 
-class Raise:
+class Raise(FakeEngine):
     """A policy that raises the last class everywhere."""
-
-    backend, precision = "test", "f32"
-    inputs: Mapping[str, Any] = {}
-    outputs: Mapping[str, Any] = {}
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         refined = inputs["logits"].copy()
@@ -239,12 +236,8 @@ def test_labels_are_the_first_of_the_largest_logits() -> None:
     assert segmentation_of(logits, view, 0, 0.0).labels[3, 4] == 0
 
 
-class StubEncoder:
+class StubEncoder(FakeEngine):
     """Gives the same logits for every image: class 1 in the middle."""
-
-    backend, precision = "test", "f32"
-    inputs: Mapping[str, Any] = {}
-    outputs: Mapping[str, Any] = {}
 
     def __init__(self) -> None:
         self.logits = np.zeros((1, 12, 64, 80), np.float32)
@@ -254,12 +247,8 @@ class StubEncoder:
         return {"features": self.logits, "logits": self.logits}
 
 
-class Grow:
+class Grow(FakeEngine):
     """A policy that lets what the prior shows grow by a cell."""
-
-    backend, precision = "test", "f32"
-    inputs: Mapping[str, Any] = {}
-    outputs: Mapping[str, Any] = {}
 
     def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         refined = inputs["logits"].copy()
