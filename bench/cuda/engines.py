@@ -14,17 +14,22 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
 
 from cliprl.bench.commands import engines
 from cliprl.bench.cuda.inputs import find_bundle
-from cliprl.bench.cuda.plan_portability import portability
 from cliprl.bench.harness.environment import slug
 from cliprl.bench.harness.result import Result
 from cliprl.bench.harness.result_session import ResultSession
 from cliprl.bench.harness.timing import BenchJob, LogFunction
-from cliprl.engines import Bundle, open_bundle
-from cliprl.engines.bundle.reference_outputs import drawn_images
+from cliprl.engines import Bundle, EngineError, open_bundle
+from cliprl.engines.backends.tensorrt.backend import make_engine_plan
+from cliprl.engines.backends.tensorrt.build import PLAN_TARGETS
+from cliprl.engines.backends.tensorrt.probe import probe_tensorrt
+from cliprl.engines.bundle.reference_outputs import Reference, drawn_images, encoder_shapes, reference_of
 from cliprl.engines.onnx.calibration import add_ranges
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +97,38 @@ def merged(names: Sequence[str], results: Sequence[Result], notes: Sequence[str]
     remarks = [f"{name} {note}" for name, result in zip(names, results, strict=True) for note in result.notes]
     command = f"python -m cliprl.bench.cuda.engines --sizes {' '.join(names)}"
     return replace(results[0], command=command, series=tuple(series), notes=(*remarks, *notes))
+
+
+RTX_PACKAGE = "tensorrt_rtx"
+# A plan for no particular GPU.
+PORTABLE = "every GPU"
+MIN_AGREEMENT = 0.98
+
+
+def portability(bundle: Bundle) -> list[str]:
+    """Describe for each target whether its FP16 plan of the encoder loads and agrees with the reference, or why not."""
+    if find_spec(RTX_PACKAGE) is None:
+        return [f"plans for other GPUs were not tried: {RTX_PACKAGE} is not installed"]
+    probe = probe_tensorrt(RTX_PACKAGE)
+    if not probe.ready:
+        return [f"plans for other GPUs were not tried: {probe.reason}"]
+    reference = reference_of(bundle)
+    return [f"a plan for {name} {_tried(bundle, name, reference)}" for name in (PORTABLE, *PLAN_TARGETS)]
+
+
+def _tried(bundle: Bundle, target: str, reference: Reference) -> str:
+    from cliprl.engines.backends.tensorrt.engine import TensorRtEngine
+
+    try:
+        plan = make_engine_plan(
+            RTX_PACKAGE, bundle.encoder, "f16", encoder_shapes(bundle), None if target == PORTABLE else target
+        )
+        engine = TensorRtEngine(RTX_PACKAGE, plan.data, "f16", 1)
+        found = engine.run({"image": reference.images[:1], "text": bundle.embeddings})["logits"]
+    except EngineError as error:
+        return f"does not run here: {error}"
+    share = float(np.mean(found.cpu().numpy().argmax(1) == reference.base[:1].argmax(1)))
+    return f"runs here, and is {'right' if share >= MIN_AGREEMENT else 'WRONG'}: {share:.1%} of labels agree"
 
 
 if __name__ == "__main__":

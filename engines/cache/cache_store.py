@@ -23,7 +23,7 @@ from cliprl.engines.bundle.manifest import sealed_text
 PAYLOAD, SIDECAR, PARTIAL, LOCK = ".engine", ".json", ".partial", ".lock"
 # An entry's name ends with a hash of its fields.
 _ENTRY = re.compile(r".+-[0-9a-f]{16}")
-# Files that a backend keeps beside (see sidecar.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
+# Files that a backend keeps beside (see tensorrt/caches.py): ENTRY.NETWORK.runtime is part of an entry, a .timing serves all.
 RUNTIME, TIMING_FILE = ".runtime", ".timing"
 
 

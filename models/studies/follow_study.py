@@ -23,11 +23,10 @@ from cliprl.engines import open_bundle
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
-from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip
-from cliprl.models.evaluation.tracking.kept_clips import kept_crossings, kept_frames
+from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, kept_crossings, kept_frames
+from cliprl.models.evaluation.tracking.iou_association import TrueAssociation
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
-from cliprl.models.evaluation.tracking.true_association import TrueAssociation
 from cliprl.models.studies.tracking_study import LabeledFrame, RenderedOption, bundle_entry, robotic_frames
 from cliprl.pipeline.core.segmentation import FollowState
 from cliprl.pipeline.synthetic import SCENE_CLASSES

@@ -30,12 +30,10 @@ from cliprl.models.data.io import read_video
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.markdown import markdown_table
 from cliprl.models.evaluation.study_command import write_result
-from cliprl.models.evaluation.tracking.clips import FRAME_RATE, TOOL_GROUPS, RenderedClip
-from cliprl.models.evaluation.tracking.iou_association import IouAssociation
-from cliprl.models.evaluation.tracking.kept_clips import kept_crossings, kept_frames
+from cliprl.models.evaluation.tracking.clips import FRAME_RATE, TOOL_GROUPS, RenderedClip, kept_crossings, kept_frames
+from cliprl.models.evaluation.tracking.iou_association import IouAssociation, TrueAssociation
 from cliprl.models.evaluation.tracking.observations import NetworkMasks, Observer, TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
-from cliprl.models.evaluation.tracking.true_association import TrueAssociation
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.id_map import ids_at

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from cliprl.engines import Bundle, CliprlError, Manifest, UsageError, add_reference, open_bundle, seal_bundle
 from cliprl.engines.atomic_write import replace_folder
@@ -20,6 +21,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import check_recipe, checkpoint_settings
 from cliprl.models.data.dataset_spec import DatasetSpec
 from cliprl.models.data.registry import dataset_kind, portable_lines
+from cliprl.models.data.sample import Image
 from cliprl.models.data.sets import vocalfolds
 from cliprl.models.evaluation.manifest_scores import score_bundle
 from cliprl.models.export.export import GRID_STRIDE, TrainedModel, export_bundle
@@ -36,8 +38,7 @@ from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.reinforcement import Reinforcement
 from cliprl.models.training.stages.supervised import Supervised
 from cliprl.models.training.start import describe_base, find_base, start_network
-from cliprl.models.training.tensorboard import TensorboardLog
-from cliprl.models.training.throughput import ThroughputMeter
+from cliprl.models.training.throughput import Throughput, ThroughputMeter
 from cliprl.pipeline.sinks.partial_names import try_lock
 
 BUNDLE, LOGS = "bundle", "logs"
@@ -202,3 +203,55 @@ def _sources(recipe: Recipe) -> list[Mapping[str, str]]:
         kinds = ["rendered", *(["vocalfolds"] if data.larynx else [])]
     unknown = "see the set's own terms"
     return [dataset_kind(f"{kind}:").source or {"name": kind, "licence": unknown} for kind in dict.fromkeys(kinds)]
+
+
+@runtime_checkable
+class HasOptimizer(Protocol):
+    """A stage with an optimizer."""
+
+    optimizer: torch.optim.Optimizer
+
+
+@runtime_checkable
+class HasPreview(Protocol):
+    """A stage with a preview image of its last batch."""
+
+    def preview(self) -> Image | None:
+        """Return frames beside their truth and their prediction, uint8 (H, W, 3) RGB; None before the first step."""
+        ...
+
+
+class TensorboardLog:
+    """Writes event files to `folder`/STAGE; `tensorboard --logdir folder` shows them.
+
+    Previews are logged every `draw_every` steps. If a stage resumes, later entries of the earlier run are hidden.
+    """
+
+    def __init__(self, folder: Path, draw_every: int) -> None:
+        self.folder, self.draw_every = folder, max(1, draw_every)
+        self._writers: dict[str, SummaryWriter] = {}
+
+    def report(
+        self, stage: TrainingStage, done: int, losses: Mapping[str, float], pace: Throughput | None = None
+    ) -> None:
+        """Log a step and, if known, its throughput."""
+        writer = self._writers.get(stage.name)
+        if writer is None:
+            writer = self._writers[stage.name] = SummaryWriter(str(self.folder / stage.name), purge_step=done)
+        if pace:
+            writer.add_scalar("images per second", pace.images_per_second, done)
+            writer.add_scalar("waiting for data", pace.waiting, done)
+        for name, value in losses.items():
+            writer.add_scalar(f"loss/{name}", value, done)
+        if isinstance(stage, HasOptimizer):
+            for number, group in enumerate(stage.optimizer.param_groups):
+                writer.add_scalar(f"rate/{number}", group["lr"], done)
+        if isinstance(stage, HasPreview) and (done % self.draw_every == 0 or done == stage.steps):
+            image = stage.preview()
+            if image is not None:
+                writer.add_image("frame, truth, found", image, done, dataformats="HWC")
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()

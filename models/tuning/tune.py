@@ -26,12 +26,11 @@ from cliprl.models.training.checkpoint import NotFiniteError
 from cliprl.models.training.parallel import cpu_has_bf16
 from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import ScoreChange, compare_scores, score_parts
-from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import measure_label_fit
 from cliprl.models.tuning.remake import add_derived, copy_with_encoder
 from cliprl.models.tuning.stage import TuningStage
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
-from cliprl.models.tuning.tuning_data import TuningData, open_tuning_data
+from cliprl.models.tuning.tuning_data import TuningData, hold_out, open_tuning_data
 from cliprl.models.tuning.views import EncodedViews, ViewSettings, encode_views
 
 # Images of each set that calibrate an int8 encoder.

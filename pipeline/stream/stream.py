@@ -18,8 +18,7 @@ from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
 from cliprl.pipeline.stream.checks import OneIteration, StreamResults, check_frame_count, checked_parts, in_use
-from cliprl.pipeline.stream.notes import notes_of_run
-from cliprl.pipeline.stream.pace import RealTimePace
+from cliprl.pipeline.stream.pace import RealTimePace, notes_of_run
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
 
 # Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.

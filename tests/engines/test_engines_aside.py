@@ -14,12 +14,18 @@ from cliprl.engines.backends.engine import Request
 from cliprl.engines.backends.tensorrt import backend as tensorrt_backend
 from cliprl.engines.backends.tensorrt.backend import TensorRt
 from cliprl.engines.backends.tensorrt.build import TensorRtPlan
-from cliprl.engines.backends.tensorrt.caches import Kernels, Timings, runtime_path, timing_path
+from cliprl.engines.backends.tensorrt.caches import (
+    Kernels,
+    Timings,
+    read_sidecar,
+    runtime_path,
+    timing_path,
+    write_sidecar,
+)
 from cliprl.engines.backends.tensorrt.engine import _context
 from cliprl.engines.backends.tensorrt.messages import make_logger
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cache.engine_cache import EngineCache, entry_name
-from cliprl.engines.cache.sidecar import read_sidecar, write_sidecar
 from cliprl.engines.selection.engine_variant import EngineVariant
 from cliprl.engines.selection.load_engines import serve
 

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 from onnx_runs import outputs_of  # noqa: E402
 
 from cliprl.bench.commands.engines import copy_bundle  # noqa: E402
-from cliprl.bench.cuda.plan_portability import portability  # noqa: E402
+from cliprl.bench.cuda.engines import portability  # noqa: E402
 from cliprl.engines import Bundle, EngineCache, open_bundle  # noqa: E402
 from cliprl.engines.backends.engine import Request  # noqa: E402
 from cliprl.engines.backends.registry import backend_names, backend_of, probe  # noqa: E402

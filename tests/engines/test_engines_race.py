@@ -16,8 +16,9 @@ from cliprl.engines import Bundle, EngineCache, add_reference, load_engines, ope
 from cliprl.engines.backends.engine import Engine, Request, TensorSpec
 from cliprl.engines.backends.openvino.backend import OpenVino
 from cliprl.engines.bundle.reference_outputs import drawn_images
-from cliprl.engines.selection import engine_variant, speed_test
-from cliprl.engines.selection.speed_test import ranked, run_speed_test
+from cliprl.engines.selection import engine_variant
+from cliprl.engines.selection import load_engines as loading
+from cliprl.engines.selection.load_engines import ranked, run_speed_test
 
 # The race is timed by this clock: a neighbour on the machine decides nothing.
 CLOCK = VirtualClock()
@@ -72,7 +73,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def chosen(backend: Three, bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> str:
     monkeypatch.setattr(engine_variant, "ready_backends", lambda device, log: [backend])
-    monkeypatch.setattr(speed_test, "time", CLOCK)
+    monkeypatch.setattr(loading, "time", CLOCK)
     return load_engines(bundle, threads=1, cache=EngineCache(folder), log=said.append).precision
 
 
@@ -149,7 +150,7 @@ class Timed(FakeEngine):
 def test_the_race_ends_when_no_engine_gets_faster(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, seconds: list[float], runs: int
 ) -> None:
-    monkeypatch.setattr(speed_test, "time", CLOCK)
+    monkeypatch.setattr(loading, "time", CLOCK)
     engines: dict[str, Any] = {"steady": Timed(0.01), "other": Timed(*seconds)}
     times = run_speed_test(engines, bundle)
     assert [engine.runs for engine in engines.values()] == [runs, runs]

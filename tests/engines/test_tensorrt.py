@@ -20,9 +20,9 @@ pytest.importorskip("onnxruntime")
 
 from onnx_runs import outputs_of  # noqa: E402
 
-from cliprl.engines.onnx.batch import set_batch  # noqa: E402
 from cliprl.engines.onnx.dynamic_conv import load_graph, rewrite_computed_kernels  # noqa: E402
 from cliprl.engines.onnx.fp16 import to_fp16  # noqa: E402
+from cliprl.engines.onnx.load import set_batch  # noqa: E402
 
 RTX = "tensorrt_rtx"
 CLASSES = (2, 12, 64)

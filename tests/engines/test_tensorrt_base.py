@@ -21,8 +21,8 @@ RTX = pytest.importorskip("tensorrt_rtx").__name__
 import torch  # noqa: E402
 
 from cliprl.engines.bundle.bundle import RANGES_FILE  # noqa: E402
-from cliprl.engines.onnx.batch import set_batch  # noqa: E402
 from cliprl.engines.onnx.dynamic_conv import load_graph  # noqa: E402
+from cliprl.engines.onnx.load import set_batch  # noqa: E402
 from cliprl.engines.onnx.matmul_to_conv import replace_matrix_products  # noqa: E402
 from cliprl.engines.onnx.quantize import products  # noqa: E402
 from cliprl.models.config.config import ReinforcementConfig  # noqa: E402

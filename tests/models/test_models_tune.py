@@ -43,11 +43,10 @@ from cliprl.models.tuning import remake
 from cliprl.models.tuning import tune as tuning
 from cliprl.models.tuning.blend import blend_weights
 from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
-from cliprl.models.tuning.held_out import hold_out
 from cliprl.models.tuning.label_fit import LabelFit, label_fit
 from cliprl.models.tuning.stage import likeliest_cross_entropy
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
-from cliprl.models.tuning.tuning_data import open_tuning_data
+from cliprl.models.tuning.tuning_data import hold_out, open_tuning_data
 from cliprl.models.tuning.views import EncodedViews
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 

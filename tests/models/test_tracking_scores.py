@@ -13,13 +13,18 @@ from typer.testing import CliRunner
 
 from cliprl.engines import UsageError
 from cliprl.models.cli.evaluate import app
-from cliprl.models.evaluation.tracking import kept_clips
+from cliprl.models.evaluation.tracking import clips
 from cliprl.models.evaluation.tracking.association import FrameOverlap, hota, id_switches, idf1
-from cliprl.models.evaluation.tracking.clips import TOOL_GROUPS, RenderedClip, find_crossings
-from cliprl.models.evaluation.tracking.kept_clips import kept_crossings, kept_frames
+from cliprl.models.evaluation.tracking.clips import (
+    TOOL_GROUPS,
+    RenderedClip,
+    find_crossings,
+    kept_crossings,
+    kept_frames,
+)
+from cliprl.models.evaluation.tracking.iou_association import TrueAssociation
 from cliprl.models.evaluation.tracking.observations import TrueMasks
 from cliprl.models.evaluation.tracking.sequence_score import SequenceScore
-from cliprl.models.evaluation.tracking.true_association import TrueAssociation
 from cliprl.models.studies.tracking_study import FIRST_CLIP, score_clip, summary, table
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
@@ -188,7 +193,7 @@ def test_kept_crossings_are_searched_from_the_last(tmp_path: Path, monkeypatch: 
         searched.append((first, count))
         return [(first + 2 * i, 0.4) for i in range(count)]
 
-    monkeypatch.setattr(kept_clips, "find_crossings", find)
+    monkeypatch.setattr(clips, "find_crossings", find)
     assert list(kept_crossings(10, 2, tmp_path)) == [(10, 0.4), (12, 0.4)]
     assert list(kept_crossings(10, 3, tmp_path)) == [(10, 0.4), (12, 0.4), (13, 0.4)]
     assert list(kept_crossings(10, 1, tmp_path)) == [(10, 0.4)]

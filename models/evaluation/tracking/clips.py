@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import itertools
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.models.evaluation.tracking import clips
+from cliprl.pipeline import synthetic
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 from cliprl.pipeline.synthetic.classes import CLASPER, PROBE, SHAFT, SUCTION, WRIST
 from cliprl.pipeline.tracking.groups import TOOL, ClassGroups
@@ -132,3 +139,45 @@ def _touching(ids: NDArray[np.uint8]) -> bool | None:
     reach = 2 * max(round(_NEAR * len(ids)), 1) + 1
     wide = [cv2.dilate(mask, np.ones((reach, reach), np.uint8)) for mask in masks]
     return any(bool(np.logical_and(a, b).any()) for i, a in enumerate(wide) for b in wide[:i])
+
+
+def kept_folder(folder: Path) -> Path:
+    """Make the folder in `folder` for clips of the present renderer, and return it."""
+    sources = [*sorted(Path(inspect.getfile(synthetic)).parent.rglob("*.py")), Path(inspect.getfile(clips))]
+    kept = folder / hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
+
+
+def kept_frames(clip: RenderedClip, folder: Path | None) -> Iterable[ClipFrame]:
+    """Return the frames of a clip from `kept_folder(folder)`, where they are written first if they are missing; 50 MB a clip."""
+    if folder is None:
+        return clip
+    path = kept_folder(folder) / f"{clip.name}.npz"
+    if not path.is_file():
+        frames = [(frame.image, frame.labels, frame.ids) for frame in clip]
+        image, labels, ids = (np.stack(part) for part in zip(*frames, strict=True))
+        part = path.with_suffix(f".{os.getpid()}.npz")
+        np.savez(part, image=image, labels=labels, ids=ids)
+        part.replace(path)
+    with np.load(path) as data:
+        parts = [data[name] for name in ("image", "labels", "ids")]
+    return (ClipFrame(*frame) for frame in zip(*parts, strict=True))
+
+
+def kept_crossings(first: int, count: int, folder: Path | None) -> Iterator[tuple[int, float]]:
+    """Find clips as `find_crossings` does, or read what an earlier search found."""
+    if folder is None:
+        yield from find_crossings(first, count)
+        return
+    path, found = kept_folder(folder) / f"crossings-{first}.json", list[tuple[int, float]]()
+    if path.is_file():
+        found = [(int(seed), float(start)) for seed, start in json.loads(path.read_text(encoding="utf-8"))]
+    yield from found[:count]
+    if len(found) >= count:
+        return
+    following = found[-1][0] + 1 if found else first
+    for clip in find_crossings(following, count - len(found)):
+        found.append(clip)
+        path.write_text(json.dumps(found), encoding="utf-8")
+        yield clip

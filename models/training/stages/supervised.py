@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliprl.engines import ClassSpec, UsageError
@@ -22,7 +22,34 @@ from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast, device_of
 from cliprl.models.training.stages.gradient_stage import GradientStage
-from cliprl.models.training.weight_average import WeightAverage
+
+
+class WeightAverage:
+    """Averages the trained weights over about the last 1 / (1 - `decay`) steps; over all steps while these are fewer."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+        self._decay = decay
+        self.weights = {name: weight.detach().clone() for name, weight in self._trained.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Add the weights after step number `step`, counted from 0."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, weight in self._trained.items():
+            self.weights[name].lerp_(weight, 1 - decay)
+
+    @torch.no_grad()
+    def copy_to_network(self) -> None:
+        """Replace the network's weights by their average."""
+        for name, weight in self._trained.items():
+            weight.copy_(self.weights[name])
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore `weights`. Raises KeyError if one is missing."""
+        for name, average in self.weights.items():
+            average.copy_(weights[name])
+
 
 # Images in a preview.
 PREVIEW_IMAGES = 4

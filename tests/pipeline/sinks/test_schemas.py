@@ -18,7 +18,7 @@ from cliprl.pipeline.cli import main as cli
 from cliprl.pipeline.cli.progress import summary_json
 from cliprl.pipeline.core.frame import StatisticsRecorder
 from cliprl.pipeline.schemas import NAMES, load_schema
-from cliprl.pipeline.sources.images.image_names import image_files
+from cliprl.pipeline.sources.images.image_list import image_files
 
 SIZE = (64, 96)
 
