@@ -11,7 +11,7 @@ from cliprl.engines.bundle.reference_outputs import add_reference
 from cliprl.engines.bundle.text_encoder import TextEngine, ensemble
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cpu_count import available_cpus
-from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError, first_fault, reason_of
+from cliprl.engines.errors import BundleError, CliprlError, EngineError, UsageError, explained, first_fault, reason_of
 from cliprl.engines.selection.engine_variant import CompiledBundle
 from cliprl.engines.selection.load_engines import load_engines
 
@@ -39,6 +39,7 @@ __all__ = [
     "available_cpus",
     "compile_engine",
     "ensemble",
+    "explained",
     "first_fault",
     "grid_scale",
     "ignore_message",

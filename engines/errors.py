@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,15 @@ def reason_of(error: BaseException, line: int = 0) -> str:
     if lines:
         return lines[line]
     return "too little memory" if isinstance(error, MemoryError) else type(error).__name__
+
+
+@contextmanager
+def explained(what: str, remedy: str, kind: type[CliprlError] = UsageError) -> Iterator[None]:
+    """Raise an OSError of the block as an error of the `kind`: what fails, the reason in brackets, the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what} ({error.strerror or reason_of(error)}): {remedy}") from error
 
 
 @dataclass(frozen=True, slots=True)

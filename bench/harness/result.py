@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.bench.harness import stats
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, explained
 
 SCHEMA = "cliprl-bench"
 # Bytes of a file by which this program knows what it wrote.
@@ -148,13 +148,11 @@ def write_text(path: Path, text: str) -> None:
     An existing file is replaced atomically.
     """
     new = path.with_name(f".{path.name}.new") if path.is_file() or not path.exists() else path
-    try:
+    with explained(f"{path} can't be written", "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         new.write_text(text, encoding="utf-8")
         if new != path:
             new.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
 
 
 def check_place(path: Path, mark: str = f'"schema": "{SCHEMA}"') -> None:
@@ -163,7 +161,7 @@ def check_place(path: Path, mark: str = f'"schema": "{SCHEMA}"') -> None:
     `mark` stands at the beginning of every file of the kind that is to be written.
     """
     old = path.is_file()
-    try:
+    with explained(f"{path} can't be written", "choose another place"):
         if old and (start := _start(path)) and mark.encode() not in start:
             raise UsageError(
                 f"'{path}' exists, and cliprl-bench did not write it as such a file: give another name with -o"
@@ -172,8 +170,6 @@ def check_place(path: Path, mark: str = f'"schema": "{SCHEMA}"') -> None:
         path.open("a").close()
         if not old and path.is_file():
             path.unlink()
-    except OSError as error:
-        raise UsageError(f"{path} can't be written ({error.strerror}): choose another place") from error
 
 
 def _start(path: Path) -> bytes:

@@ -22,7 +22,7 @@ from cliprl.engines.bundle.confidence import CONFIDENCE_FILE, ConfidenceSpec, re
 from cliprl.engines.bundle.manifest import MANIFEST, Manifest, read_manifest, sealed_text
 from cliprl.engines.bundle.validation import MAX_EMBEDDING, check_external_data, read_array
 from cliprl.engines.cpu_count import available_cpus
-from cliprl.engines.errors import BundleError, UsageError
+from cliprl.engines.errors import BundleError, UsageError, explained
 
 ENCODER, REFINER, EMBEDDINGS, PROBE_FILE = "encoder.onnx", "refiner.onnx", "classes.npy", "probe.npz"
 # The name of the encoder's image input.
@@ -130,10 +130,8 @@ def check_hash(path: Path, expected: str) -> None:
     """Raise BundleError if a file is missing, can't be read, or has another SHA-256 than the manifest lists."""
     if not path.is_file():
         raise BundleError(f"{path} is missing though the manifest lists it: copy the whole bundle again")
-    try:
+    with explained(f"{path} can't be read", "mend its permissions or copy it again", BundleError):
         found = file_hash(path)
-    except OSError as error:
-        raise BundleError(f"{path} can't be read ({error.strerror}): mend its permissions or copy it again") from error
     if found != expected:
         raise BundleError(
             f"{path} has SHA-256 {found[:12]}…, the manifest says {str(expected)[:12]}…: "

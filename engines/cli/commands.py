@@ -18,7 +18,7 @@ from cliprl.engines.bundle.input_size import size_of, size_text, with_input_size
 from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, reference_of
 from cliprl.engines.cache.engine_cache import EngineCache
 from cliprl.engines.cli.cli_runner import error_console, reporting_errors
-from cliprl.engines.errors import EngineError, UsageError
+from cliprl.engines.errors import EngineError, UsageError, explained
 from cliprl.engines.selection.accuracy_gate import Comparison
 from cliprl.engines.selection.engine_variant import EngineVariant, compare_with_reference, engine_variants
 from cliprl.engines.selection.load_engines import load_engines
@@ -154,12 +154,10 @@ def _cache_in(folder: Path | None) -> EngineCache:
 
 
 def _write(path: Path, data: bytes) -> None:
-    try:
+    with explained(f"'{path}' can't be written", "give -o a place that can"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(data)
-    except OSError as error:
-        raise UsageError(f"'{path}' can't be written ({error.strerror}): give -o a place that can") from error
 
 
 def _wide() -> Console:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from cliprl.engines import CliprlError, UsageError, naming_parts
+from cliprl.engines import CliprlError, UsageError, explained, naming_parts
 from cliprl.engines.cli.cli_runner import error_console, run_app
 from cliprl.pipeline.sinks.json_text import json_text
 
@@ -200,7 +200,7 @@ def check_command(
 
 def _videos_of(name: str) -> list[str]:
     """Return the videos of a folder and its subfolders, or the name of a file."""
-    from cliprl.pipeline.archive.listing import find_videos
+    from cliprl.pipeline.archive.jobs import find_videos
 
     return [str(Path(name, video)) for video in find_videos(Path(name)).videos] if Path(name).is_dir() else [name]
 
@@ -215,11 +215,9 @@ def _check_places(videos: list[str], stems: list[str], out: Path) -> None:
             raise UsageError(f"'{video}' does not exist: frames are chosen from video files, or folders of them")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"'{out}' is not an empty folder: give a new one with -o")
-    try:
+    with explained(f"'{out}' can't be made", "give -o another place"):
         # Made now, since the frames are chosen only after all videos were read.
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"'{out}' can't be made ({error.strerror}): give -o another place") from error
 
 
 def main() -> None:

@@ -220,3 +220,12 @@ def pair_by_name(
                 remedy = "masks have the same names, as PNG" if word == "mask" else "images have the same names"
             raise CliprlError(f"{min(lone)} has no {word}{more}: {remedy}")
     return [(of_image[stem], of_mask[stem]) for stem in sorted(of_image, key=lambda stem: natural_order(Path(stem)))]
+
+
+@runtime_checkable
+class CaptionDataset(LabelledDataset, Protocol):
+    """A data set whose images have captions."""
+
+    def caption(self, index: int) -> str:
+        """Return the caption of an image."""
+        ...

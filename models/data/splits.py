@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, explained
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.models.data.image_mask_dataset import LabelledDataset, Subset, image_file, sequence_names
 from cliprl.models.data.io import read_image
@@ -91,10 +91,8 @@ def _file_sizes(paths: Set[Path]) -> dict[Path, int]:
 
 
 def _content_hash(path: Path) -> str:
-    try:
+    with explained(f"{path} can't be read", "mend its permissions or copy it again", CliprlError):
         return file_hash(path)
-    except OSError as error:
-        raise CliprlError(f"{path} can't be read ({error.strerror}): mend its permissions or copy it again") from error
 
 
 def _image_files(dataset: LabelledDataset) -> set[Path]:

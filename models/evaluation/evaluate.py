@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cliprl.engines import CliprlError, UsageError, size_of, size_text
+from cliprl.engines import CliprlError, UsageError, explained, size_of, size_text
 from cliprl.engines.bundle.input_size import AUTO_SIZE
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
 from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
@@ -170,12 +170,8 @@ def _make(folder: Path, overwrite: bool) -> None:
         raise UsageError(
             f"'{folder}' holds {', '.join(kept)} of an earlier run: give another --out, or --overwrite to replace them"
         )
-    try:
+    with explained(f"'{folder}' can't be made", "give --out a place that can be written"):
         (folder / "worst").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
-        ) from error
 
 
 def _progress(console: Console) -> Progress:
@@ -228,7 +224,7 @@ def _worst(clean: Evaluation) -> dict[str, list[dict[str, Any]]]:
 
 def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
     """Tables, the clean run's pixel counts by frame (from which any overlap score can be made again), and images."""
-    try:
+    with explained(f"{folder} can't be written", "free space or give another --out", CliprlError):
         text = markdown.format_report(result)
         if "tracking" in result:
             text += f"\n## Tracking\n\n{tracking_table(result['tracking'])}\n"
@@ -245,19 +241,13 @@ def _write(folder: Path, result: Mapping[str, Any], clean: Evaluation) -> None:
                 (Path(beside) / name).replace(folder / name)
         for old in (folder / "worst").glob("*-[0-9]*_*_frame[0-9]*.png"):
             old.unlink()
-    except OSError as error:
-        raise CliprlError(f"{folder} can't be written ({error.strerror}): free space or give another --out") from error
     colors = [spec.color for spec in clean.evaluator.classes]
     pages = [("iou", 1 - seen.error, rank, seen) for rank, seen in enumerate(clean.worst)]
     pages += [("false-area", seen.error, rank, seen) for rank, seen in enumerate(clean.worst_false)]
     for order, value, rank, seen in pages:
         name = re.sub(r"[^\w.-]+", "_", Path(seen.name).stem)[:50]
         path = folder / "worst" / f"{order}-{rank:02d}_{value:.3f}_{name}_frame{seen.index:05d}.png"
-        try:
+        with explained(f"{path} can't be written", "free space or give another --out", CliprlError):
             path.write_bytes(
                 cv2.imencode(".png", cv2.cvtColor(draw_comparison(seen, colors), cv2.COLOR_RGB2BGR))[1].tobytes()
             )
-        except OSError as error:
-            raise CliprlError(
-                f"{path} can't be written ({error.strerror}): free space or give another --out"
-            ) from error

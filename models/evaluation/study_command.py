@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cliprl.engines import CliprlError
+from cliprl.engines import CliprlError, explained
 from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.protocol import ProtocolSet, shipped_protocol
@@ -49,10 +49,8 @@ def write_result(path: Path, result: str | Mapping[str, Any]) -> str:
     Raises CliprlError if it can't be written; an earlier file stays then.
     """
     text = result if isinstance(result, str) else json.dumps(result, indent=1, default=float)
-    try:
+    with explained(f"'{path}' can't be written", "choose another place with --out", CliprlError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write((text.rstrip("\n") + "\n").encode())
-    except OSError as error:
-        raise CliprlError(f"'{path}' can't be written ({error.strerror}): choose another place with --out") from error
     return text

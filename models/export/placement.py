@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliprl.engines import Bundle, BundleError, CliprlError, UsageError, open_bundle
+from cliprl.engines import Bundle, BundleError, CliprlError, UsageError, explained, open_bundle
 from cliprl.engines.atomic_write import replace_folder
 from cliprl.engines.bundle.bundle import MODEL_CARD
 from cliprl.engines.bundle.manifest import MANIFEST, read_manifest
@@ -89,11 +89,9 @@ def bundle_place(out: Path, size: int = 0) -> Iterator[BundlePlace]:
     """
     check_place_of_bundle(out)
     missing = [folder for folder in out.parents if not folder.exists()]
-    try:
+    with explained(f"'{out}' can't be made", "give --out another place"):
         out.parent.mkdir(parents=True, exist_ok=True)
         reserved = reserve(out, folder=True)
-    except OSError as error:
-        raise UsageError(f"'{out}' can't be made ({error.strerror}): give --out another place") from error
     place = BundlePlace(out, reserved.path, reserved.notes, file_identity(out / MANIFEST))
     try:
         if (free := shutil.disk_usage(place.path).free) < size:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import typer
 
-from cliprl.engines import UsageError
+from cliprl.engines import explained
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.models.config.config import Recipe
 from cliprl.models.config.load import checkpoint_settings, load_recipe
@@ -109,10 +109,8 @@ class StudyRun:
 
     def _made(self, name: str) -> Path:
         path = self.folder / name
-        try:
+        with explained(f"'{path}' can't be made", "give another --out"):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"'{path}' can't be made ({error.strerror}): give another --out") from error
         return path
 
     def _train_start(self) -> ClipSegmenter:

@@ -11,7 +11,7 @@ from cliprl.models.config.config import Recipe
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
 from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
-from cliprl.models.data.image_mask_dataset import LabelledDataset, sequence_names
+from cliprl.models.data.image_mask_dataset import CaptionDataset, LabelledDataset, sequence_names
 from cliprl.models.data.label_mapping import (
     UNLABELLED,
     ClassMap,
@@ -23,7 +23,6 @@ from cliprl.models.data.label_mapping import (
 from cliprl.models.data.protocol import shipped_protocol
 from cliprl.models.data.registry import DatasetContext, check_line, dataset_kind, open_dataset, portable_lines
 from cliprl.models.data.sets import vocalfolds
-from cliprl.models.data.sets.caption_dataset import CaptionDataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.data.sets.rendered import RenderedScenes, RenderedSpec
 from cliprl.models.data.sets.vocalfolds import VocalFolds

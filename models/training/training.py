@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from cliprl.engines import Bundle, CliprlError, Manifest, UsageError, add_reference, open_bundle, seal_bundle
+from cliprl.engines import Bundle, CliprlError, Manifest, UsageError, add_reference, explained, open_bundle, seal_bundle
 from cliprl.engines.atomic_write import replace_folder
 from cliprl.engines.bundle.schema import check_manifest
 from cliprl.models.config.config import Recipe
@@ -135,10 +135,8 @@ def _finish(network: ClipSegmenter, refiner: RefinerNetwork, run: TrainingRun, c
     shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
     bundle = export_bundle(model, made, recipe.name, {**training_provenance(recipe), SOURCE_HASH: source})
     _scored(add_reference(bundle, probe_images(size.height, size.width)), run, callback)
-    try:
+    with explained(f"'{place}' can't be written", f"the new bundle is '{made}'", CliprlError):
         replace_folder(made, place)
-    except OSError as error:
-        raise CliprlError(f"'{place}' can't be written ({error.strerror}): the new bundle is '{made}'") from error
     return open_bundle(place)
 
 
@@ -150,13 +148,9 @@ def _scored(bundle: Bundle, run: TrainingRun, callback: TrainingCallback) -> Bun
 @contextmanager
 def _run_folder(folder: Path) -> Iterator[None]:
     """Make the folder of a run, and hold it: checkpoints of two runs would replace each other."""
-    try:
+    with explained(f"'{folder}' can't be made", "give --out a place that can be written"):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UsageError(
-            f"'{folder}' can't be made ({error.strerror}): give --out a place that can be written"
-        ) from error
     try:
         if not process_rank() and not try_lock(handle):
             raise UsageError(f"'{folder}' is being written by another run: wait for its end, or give another --out")

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines import UsageError
+from cliprl.engines import UsageError, explained
 from cliprl.pipeline.archive.settings import ArchiveSettings, differences
 
 FORMAT_VERSION = 1
@@ -57,7 +57,7 @@ class Journal:
 
         Raises UsageError if the place can't be used, is in use, or was made with other settings.
         """
-        try:
+        with explained(f"can't write to '{self.out}'", "choose another place"):
             self._check_place()
             for folder in (self._records, self._parts, self._work, self.videos):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -65,8 +65,6 @@ class Journal:
             self._take_lock()
             self._check_settings(settings)
             self.clean()
-        except OSError as error:
-            raise UsageError(f"can't write to '{self.out}' ({error.strerror}): choose another place") from error
 
     def close(self) -> None:
         """Release the lock."""

@@ -15,8 +15,8 @@ from cliprl.engines import CliprlError, UsageError, available_cpus
 from cliprl.engines.cli.cli_runner import error_console
 from cliprl.engines.cli.signals import end_at_once, on_ending_signals
 from cliprl.pipeline.archive.driver import ArchiveDriver, WorkerPool
+from cliprl.pipeline.archive.jobs import Listing, find_videos
 from cliprl.pipeline.archive.journal import Journal
-from cliprl.pipeline.archive.listing import Listing, find_videos
 from cliprl.pipeline.archive.local_pool import LocalPool
 from cliprl.pipeline.archive.progress import ArchiveProgress
 from cliprl.pipeline.archive.ray_pool import RayPool, check_ray

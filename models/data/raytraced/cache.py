@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import CliprlError, UsageError
+from cliprl.engines import CliprlError, UsageError, explained
 from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.data.io import files_below, read_npz
 from cliprl.models.data.raytraced.effects import RenderedPasses
@@ -85,14 +85,10 @@ def open_cache(folder: Path, settings: RenderSettings) -> None:
             f"'{folder}' holds scenes and no meta.json, so their settings are unknown: give another folder"
         )
     table = {"format": CACHE_FORMAT, "key": settings.key(), "settings": asdict(settings)}
-    try:
+    with explained(f"'{folder}' can't be written to", "give another folder, or make room", CliprlError):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, shared=True) as file:
             file.write(json.dumps(table, indent=2).encode())
-    except OSError as error:
-        raise CliprlError(
-            f"'{folder}' can't be written to ({error.strerror}): give another folder, or make room"
-        ) from error
 
 
 def _refuse_others(folder: Path, there: RenderSettings, wanted: RenderSettings) -> None:
@@ -130,11 +126,9 @@ def save_scene(folder: Path, seed: int, frames: Sequence[RenderedPasses], kinds:
         planes = {"labels": frame.labels, "instances": frame.instances, "covered": 255 * frame.covered.astype(np.uint8)}
         arrays |= {f"{name}{number}": _encoded(".png", plane) for name, plane in planes.items()}
     path = scene_path(folder, seed)
-    try:
-        with atomic_write(path, shared=True) as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise CliprlError(f"{path} can't be written ({error.strerror}): make room and start again") from error
+    full = explained(f"{path} can't be written", "make room and start again", CliprlError)
+    with full, atomic_write(path, shared=True) as file:
+        np.savez(file, **arrays)
 
 
 def read_cached_array(path: Path, name: str) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.engines import ClassSpec, CliprlError, UsageError
+from cliprl.engines import ClassSpec, CliprlError, UsageError, explained
 from cliprl.engines.atomic_write import atomic_write
 from cliprl.models.data.sample import IGNORE, Image
 from cliprl.pipeline.sinks.labels.dataset_folder import classes_toml
@@ -43,13 +43,11 @@ class LabelFolder:
         header = {"format": LABELS_FORMAT, "format_version": LABELS_VERSION, "settings": dict(settings)}
         self.done: dict[str, str | None] = {}  # the source of each labelled frame by its name
         self._unreadable: set[str] = set()
-        try:
+        with explained(f"'{folder}' can't be written", "give another folder with -o"):
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / RECORDS).is_file() and any(folder.iterdir()):
                 raise UsageError(f"'{folder}' holds something else than pseudo-labels: give a new folder with -o")
             self._file = (folder / RECORDS).open("a+b")
-        except OSError as error:
-            raise UsageError(f"'{folder}' can't be written ({error.strerror}): give another folder with -o") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

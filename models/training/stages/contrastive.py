@@ -12,7 +12,7 @@ from cliprl.engines import UsageError
 from cliprl.models.config.config import Recipe
 from cliprl.models.data.augmentation.augment import Geometry, Photometry
 from cliprl.models.data.batch_loader import BatchLoader
-from cliprl.models.data.sets.caption_dataset import CaptionDataset
+from cliprl.models.data.image_mask_dataset import CaptionDataset
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training.losses import dhn_nce
 from cliprl.models.training.parallel import autocast, batch_share, device_of, world_size

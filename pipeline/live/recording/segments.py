@@ -11,7 +11,7 @@ from typing import Any
 
 import av
 
-from cliprl.engines import CliprlError, UsageError, reason_of
+from cliprl.engines import CliprlError, UsageError, explained, reason_of
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.live.clock import TIME_BASE
@@ -210,10 +210,8 @@ def _frame_format(frame: Frame) -> tuple[Any, ...]:
 
 def recording_folder(path: Path) -> Path:
     """Create the folder for recordings if needed, and return it. Raises UsageError if it can't be written."""
-    try:
+    with explained(f"can't record in '{path}'", "choose another place"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"can't record in '{path}' ({error.strerror}): choose another place") from error
     if not os.access(path, os.W_OK):
         raise UsageError(f"can't record in '{path}': it is write-protected; choose another place")
     return path

@@ -25,9 +25,8 @@ from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.archive import command, journal, local_pool, ray_pool, table, worker
 from cliprl.pipeline.archive import run as archive_run
 from cliprl.pipeline.archive.driver import CRASHED_ATTEMPTS, KILLED_ATTEMPTS, ArchiveDriver, VideoOutcome
-from cliprl.pipeline.archive.jobs import JobReply, VideoJob, content_hash, file_state
+from cliprl.pipeline.archive.jobs import JobReply, VideoJob, content_hash, file_state, find_videos
 from cliprl.pipeline.archive.journal import Journal
-from cliprl.pipeline.archive.listing import find_videos
 from cliprl.pipeline.archive.progress import ArchiveProgress, time_text
 from cliprl.pipeline.archive.settings import EVENTS, ArchiveSettings, output_names
 from cliprl.pipeline.archive.worker import WorkerSetup, perform
