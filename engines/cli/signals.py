@@ -81,6 +81,21 @@ def on_ending_signals(end: Callable[[int], None], leave_ignored: tuple[int, ...]
                 signal.signal(number, handler)
 
 
+@contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Call `stop` for the first ending signal, and end the run at once for a second one. Yields the signals received."""
+    received: list[int] = []
+
+    def end(number: int) -> None:
+        if received:
+            end_at_once(number)
+        received.append(number)
+        stop()
+
+    with on_ending_signals(end):
+        yield received
+
+
 class _Deferral:
     """Signals that came while nothing may be cut short, and whether one may end what is under way at once."""
 

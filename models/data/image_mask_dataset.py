@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from unicodedata import normalize
 
 from cliprl.engines import ClassSpec, CliprlError, UsageError
-from cliprl.models.data.io import check_size, read_image
+from cliprl.models.data.io import check_size, labels_from_values, read_image, read_mask
 from cliprl.models.data.sample import Image, Sample
 
 
@@ -47,11 +46,15 @@ class ImageMaskPair:
     clip: str
 
 
-class ImageMaskDataset(ABC):
-    """A data set of file pairs. Subclasses interpret the masks."""
+class ImageMaskDataset:
+    """A data set of file pairs. `values` are the labels by the values of the masks; None: masks hold the labels themselves.
+
+    Subclasses override `labels` where masks are of another form.
+    """
 
     name: str
     classes: tuple[ClassSpec, ...]
+    values: Mapping[int, int] | None = None
 
     def __init__(self, folder: Path, pairs: Sequence[ImageMaskPair], layout: str) -> None:
         """Raise UsageError if there are no pairs, or two copies of a frame; `layout` describes the expected files."""
@@ -92,9 +95,28 @@ class ImageMaskDataset(ABC):
         """Return the image, uint8 (H, W, 3) RGB."""
         return read_image(pair.image)
 
-    @abstractmethod
     def labels(self, pair: ImageMaskPair) -> Image:
         """Return the labels, uint8 (H, W)."""
+        (mask,) = pair.masks
+        return labels_from_values(read_mask(mask), self.values or dict(enumerate(range(len(self.classes)))), mask)
+
+
+class DatasetView:
+    """Another form of a data set, frame by frame: subclasses give the samples."""
+
+    def __init__(self, dataset: LabelledDataset, classes: Sequence[ClassSpec]) -> None:
+        self.dataset, self.name, self.classes = dataset, dataset.name, tuple(classes)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def sequence(self, index: int) -> str:
+        """Return the sequence of a sample."""
+        return self.dataset.sequence(index)
+
+    def clip(self, index: int) -> str:
+        """Return the clip of a sample."""
+        return self.dataset.clip(index)
 
 
 class SelectedFrames:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.bundle.manifest import UNSURE_PART
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import DatasetView, LabelledDataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample, instrument_classes
 
 Table = NDArray[np.uint8]
@@ -97,27 +97,16 @@ def _check_covered(names: Sequence[str], covered: Collection[str], found_names: 
         )
 
 
-class RelabelledDataset:
+class RelabelledDataset(DatasetView):
     """A data set whose labels are mapped to codes of other `classes` by a table uint8 (256,)."""
 
     def __init__(self, dataset: LabelledDataset, table: Table, classes: Sequence[ClassSpec]) -> None:
-        self.dataset, self.table = dataset, table
-        self.name, self.classes = dataset.name, tuple(classes)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        super().__init__(dataset, classes)
+        self.table = table
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
         return Sample(sample.image, self.table[sample.labels], sample.sequence)
-
-    def sequence(self, index: int) -> str:
-        """Return the sequence of a sample."""
-        return self.dataset.sequence(index)
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample."""
-        return self.dataset.clip(index)
 
 
 def with_partial_labels(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cliprl.engines import CliprlError, UsageError, available_cpus
 from cliprl.engines.cli.cli_runner import error_console
-from cliprl.engines.cli.signals import end_at_once, on_ending_signals
+from cliprl.engines.cli.signals import stopping_on_signals
 from cliprl.pipeline.archive.driver import ArchiveDriver, WorkerPool
 from cliprl.pipeline.archive.jobs import Listing, find_videos
 from cliprl.pipeline.archive.journal import Journal
@@ -53,20 +53,12 @@ def run_archive(options: ArchiveOptions, settings: ArchiveSettings, *, json_outp
     console = error_console(quiet=quiet)
     _check(options, settings)
     listing, settings = find_videos(options.folder), settings.checked()
-    received: list[int] = []
     with closing(Journal(options.out)) as journal, ArchiveProgress(console, listing.videos) as progress:
         journal.open(settings)
         if not has_parquet():
             progress.note(NO_PARQUET)
         driver = ArchiveDriver(_source_folder(options), listing.videos, journal, progress.add)
-
-        def end(number: int) -> None:
-            if received:
-                end_at_once(number)
-            received.append(number)
-            driver.stop()
-
-        with on_ending_signals(end):
+        with stopping_on_signals(driver.stop) as received:
             driver.load(retry=options.retry)
             try:
                 _process(options, settings, journal, driver)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +12,13 @@ from rich.console import Console
 
 from cliprl.engines import UsageError
 from cliprl.engines.cli.cli_runner import error_console, printable, reporting_errors
-from cliprl.engines.cli.signals import deferring_signals, end_at_once, end_if_deferred, on_ending_signals
+from cliprl.engines.cli.signals import deferring_signals, end_at_once, end_if_deferred, stopping_on_signals
 from cliprl.pipeline.cli.label_options import with_exported_frames
 from cliprl.pipeline.cli.open_stream import open_video_stream
 from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
 from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.frame import Frame
-from cliprl.pipeline.core.interfaces import VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.atomic_file import STDOUT
 from cliprl.pipeline.sinks.json_text import json_text
@@ -56,7 +55,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
                 _tell(console, stream.description)
             bar = ProgressBar(console, stream.info, options.frames, enabled=not json_output and not quiet)
             try:
-                with bar, _signals(stream) as received:
+                with bar, stopping_on_signals(stream.stop) as received:
                     end_if_deferred()
                     stream.run(_on_frame(bar, trace), frames=options.frames)
             finally:
@@ -116,18 +115,3 @@ def _with_all_outputs(options: StreamOptions) -> StreamOptions:
         return replace(options, outputs=targets)
     targets, labels = with_exported_frames(targets, options.labels)
     return replace(options, outputs=targets, labels=labels)
-
-
-@contextmanager
-def _signals(stream: VideoStream) -> Iterator[list[int]]:
-    """Let Ctrl-C, SIGTERM and SIGHUP end the stream with complete files; a second one ends it at once."""
-    received: list[int] = []
-
-    def end(number: int) -> None:
-        if received:
-            end_at_once(number)
-        received.append(number)
-        stream.stop()
-
-    with on_ending_signals(end):
-        yield received

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from cliprl.engines import ClassSpec
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
-from cliprl.models.data.io import labels_from_values, read_mask
 from cliprl.models.data.registry import register_dataset
-from cliprl.models.data.sample import IGNORE, Image
+from cliprl.models.data.sample import IGNORE
 from cliprl.models.data.splits import Split
 
 LAYOUT = "videoXX/videoXX_NNNNN/frame_N_endo.png with frame_N_endo_watershed_mask.png beside it"
@@ -30,7 +29,6 @@ CHOLECSEG_CLASSES: tuple[ClassSpec, ...] = (
     ClassSpec("liver-ligament", (111, 74, 0), "tissue", ("a ligament of the liver",)),
 )
 WATERSHED = {50: 0, 11: 1, 21: 2, 13: 3, 12: 4, 31: 5, 23: 6, 24: 7, 25: 8, 32: 9, 22: 10, 33: 11, 5: 12}
-VALUES = WATERSHED | {0: IGNORE, 255: IGNORE}
 
 
 TEST_VIDEOS = ("video37", "video48", "video55")
@@ -45,6 +43,7 @@ class CholecSeg8k(ImageMaskDataset):
 
     name = "cholecseg8k"
     classes = CHOLECSEG_CLASSES
+    values = WATERSHED | {0: IGNORE, 255: IGNORE}
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
@@ -54,8 +53,3 @@ class CholecSeg8k(ImageMaskDataset):
             )
             pairs += [ImageMaskPair(image, (mask,), clip.parent.name, clip.name) for image, mask in found]
         super().__init__(folder, pairs, LAYOUT)
-
-    def labels(self, pair: ImageMaskPair) -> Image:
-        """Return the thirteen classes, from the values of the watershed mask; 0 and 255 are IGNORE."""
-        mask = pair.masks[0]
-        return labels_from_values(read_mask(mask), VALUES, mask)

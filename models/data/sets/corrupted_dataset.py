@@ -6,19 +6,16 @@ import cv2
 import numpy as np
 
 from cliprl.models.data.augmentation.endoscope_corruptions import CORRUPTIONS, apply_corruption
-from cliprl.models.data.image_mask_dataset import LabelledDataset
+from cliprl.models.data.image_mask_dataset import DatasetView, LabelledDataset
 from cliprl.models.data.sample import Sample
 
 
-class CorruptedDataset:
+class CorruptedDataset(DatasetView):
     """`dataset` at the network's `size` (height, width), in as many stretches as there are corruptions, all of one severity."""
 
     def __init__(self, dataset: LabelledDataset, severity: float, size: tuple[int, int]) -> None:
-        self.dataset, self.severity, self.size = dataset, severity, size
-        self.name, self.classes = dataset.name, dataset.classes
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        super().__init__(dataset, dataset.classes)
+        self.severity, self.size = severity, size
 
     def __getitem__(self, index: int) -> Sample:
         sample, kinds = self.dataset[index], list(CORRUPTIONS)
@@ -30,11 +27,3 @@ class CorruptedDataset:
         return Sample(
             apply_corruption(image, kind, self.severity, np.random.default_rng(index)), labels, sample.sequence
         )
-
-    def sequence(self, index: int) -> str:
-        """Return the sequence of a sample."""
-        return self.dataset.sequence(index)
-
-    def clip(self, index: int) -> str:
-        """Return the clip of a sample."""
-        return self.dataset.clip(index)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 from cliprl.engines import ClassSpec
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
-from cliprl.models.data.io import labels_from_values, read_mask
 from cliprl.models.data.registry import register_dataset
-from cliprl.models.data.sample import Image
 from cliprl.models.data.sets.endovis2017 import BACKGROUND_CLASS
 
 LAYOUT = "images/<type>/seq_N_frameNNN.jpg and masks/<type>/seq_N_frameNNN.png"
@@ -43,8 +41,3 @@ class Cutouts(ImageMaskDataset):
                 sequence = f"endovis2018/{image.stem.rsplit('_frame', 1)[0]}"
                 pairs.append(ImageMaskPair(image, (mask,), sequence, f"{sequence} {image.stem}"))
         super().__init__(folder, pairs, LAYOUT)
-
-    def labels(self, pair: ImageMaskPair) -> Image:
-        """Return the types by their numbers."""
-        mask = pair.masks[0]
-        return labels_from_values(read_mask(mask), {number: number for number in range(len(TYPE_CLASSES))}, mask)

@@ -18,7 +18,7 @@ from cliprl.models.data.image_mask_dataset import (
     natural_order,
     pair_by_name,
 )
-from cliprl.models.data.io import labels_from_values, read_mask, read_video
+from cliprl.models.data.io import read_video
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sample import Image, Sample
 from cliprl.models.data.splits import Split
@@ -29,6 +29,7 @@ ENDOVIS2015_CLASSES: tuple[ClassSpec, ...] = (
     ClassSpec("head", (0, 255, 255), "instrument", ("the tip of a surgical instrument",)),
     ClassSpec("shaft", (0, 255, 0), "instrument", ("the shaft of a surgical instrument",)),
 )
+# The manipulator (70) is the head.
 RIGID_VALUES = {0: 0, 70: 1, 160: 2}
 
 
@@ -46,6 +47,7 @@ class RigidFrames(ImageMaskDataset):
 
     name = "endovis2015"
     classes = ENDOVIS2015_CLASSES
+    values = RIGID_VALUES
 
     def __init__(self, folder: Path) -> None:
         pairs: list[ImageMaskPair] = []
@@ -54,11 +56,6 @@ class RigidFrames(ImageMaskDataset):
             for image, mask in pair_by_name(raw.glob("*_raw.png"), masks, "_raw", "_class"):
                 pairs.append(ImageMaskPair(image, (mask,), name, f"{name} {image.stem}"))
         super().__init__(folder, pairs, LAYOUT)
-
-    def labels(self, pair: ImageMaskPair) -> Image:
-        """Return labels: manipulator (70) is head, shaft (160) is shaft."""
-        mask = pair.masks[0]
-        return labels_from_values(read_mask(mask), RIGID_VALUES, mask)
 
 
 class RoboticVideos(LabelledDataset):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from cliprl.engines import ClassSpec
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, pair_by_name
-from cliprl.models.data.io import IMAGE_SUFFIXES, labels_from_values, read_mask
+from cliprl.models.data.io import IMAGE_SUFFIXES
 from cliprl.models.data.label_mapping import UNION_CLASSES
 from cliprl.models.data.registry import register_dataset
-from cliprl.models.data.sample import IGNORE, Image
+from cliprl.models.data.sample import IGNORE
 
 NAME = "laparoscopy"
+VALUES = {0: 0, 1: 1, IGNORE: IGNORE}
 LAYOUT = "images/CASE-frame-N.jpg or images/CLIP_fN.jpg, and masks/ with PNG files of the same names"
 # The frame number at the end of a file's name.
 FRAME = re.compile(r"(-frame-|_f)\d+$")
@@ -24,6 +25,7 @@ class LaparoscopyFrames(ImageMaskDataset):
 
     name = NAME
     classes: tuple[ClassSpec, ...] = UNION_CLASSES
+    values = VALUES
 
     def __init__(self, folder: Path) -> None:
         images = [path for path in (folder / "images").glob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -32,8 +34,3 @@ class LaparoscopyFrames(ImageMaskDataset):
             for image, mask in pair_by_name(images, (folder / "masks").glob("*.png"))
         ]
         super().__init__(folder, pairs, LAYOUT)
-
-    def labels(self, pair: ImageMaskPair) -> Image:
-        """Return instrument or not by the values 0 and 1; 255 is ignored."""
-        mask = pair.masks[0]
-        return labels_from_values(read_mask(mask), {0: 0, 1: 1, IGNORE: IGNORE}, mask)

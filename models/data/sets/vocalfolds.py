@@ -6,9 +6,7 @@ from pathlib import Path
 
 from cliprl.engines import ClassSpec
 from cliprl.models.data.image_mask_dataset import ImageMaskDataset, ImageMaskPair, natural_order, pair_by_name
-from cliprl.models.data.io import labels_from_values, read_mask
 from cliprl.models.data.registry import register_dataset
-from cliprl.models.data.sample import Image
 from cliprl.models.data.splits import Split
 
 NAME = "vocalfolds"
@@ -54,8 +52,3 @@ class VocalFolds(ImageMaskDataset):
                 ImageMaskPair(image, (mask,), images.name, f"{images.name} {image.stem}") for image, mask in found
             ]
         super().__init__(folder, pairs, LAYOUT)
-
-    def labels(self, pair: ImageMaskPair) -> Image:
-        """Return the seven classes by their numbers."""
-        mask = pair.masks[0]
-        return labels_from_values(read_mask(mask), {number: number for number in range(len(VOCALFOLD_CLASSES))}, mask)
