@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from cliprl.pipeline.cli.class_options import Classes, Ids, PromptOption
 from cliprl.pipeline.cli.label_options import Polygons
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+in_workers = partial(typer.Option, rich_help_panel="Workers")
 
 Folder = Annotated[
     Path,
@@ -32,45 +35,35 @@ Results = Annotated[
 ]
 OutputKinds = Annotated[
     list[str] | None,
-    typer.Option(
+    option.in_output(
         "--outputs",
         metavar="KIND,KIND",
-        rich_help_panel="Output",
         show_default="events,report",
         help=f"What to write for each video: {', '.join(OUTPUT_KINDS)}, or a file name such as overlay.mkv.",
     ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(
+    in_workers(
         min=0,
-        rich_help_panel="Workers",
         show_default="one for two cores",
         help="Videos to process at a time on CPUs: worker processes here, tasks on a cluster.",
     ),
 ]
 GpuWorkers = Annotated[
-    int,
-    typer.Option(
-        min=0, rich_help_panel="Workers", help="Videos to process at a time on GPUs, one on each, beside the CPUs."
-    ),
+    int, in_workers(min=0, help="Videos to process at a time on GPUs, one on each, beside the CPUs.")
 ]
 NetworkThreads = Annotated[
     int,
-    typer.Option(
-        "--threads",
-        min=0,
-        rich_help_panel="Workers",
-        show_default="from cores and workers",
-        help="CPU threads of the networks of one worker.",
+    in_workers(
+        "--threads", min=0, show_default="from cores and workers", help="CPU threads of the networks of one worker."
     ),
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option(
+    in_workers(
         "--ray",
         metavar="ADDRESS",
-        rich_help_panel="Workers",
         show_default="this machine",
         help="Run on a Ray cluster: HOST:PORT, ray://HOST:PORT, or auto. All nodes need FOLDER and OUT under the same paths.",
     ),

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cliprl.pipeline.cli.options import in_image, in_network
 
 PromptOption = Annotated[
     list[str] | None,
-    typer.Option(
+    in_network(
         metavar="NAME=PHRASE",
-        rich_help_panel="Network",
         show_default="the bundle's classes",
         help="Add a class by a text phrase, or change the phrase of a class: [cyan]grasper[/], "
         "[cyan]'thread=suture, stitches #FF8800'[/]; may be repeated.",
@@ -19,10 +18,9 @@ PromptOption = Annotated[
 ]
 ExemplarOption = Annotated[
     list[str] | None,
-    typer.Option(
+    in_network(
         metavar="NAME=FILE#X,Y,W,H",
         hidden=True,
-        rich_help_panel="Network",
         show_default="none",
         help="Add a class by a box in an image that shows it, or adapt the class of that name to it: "
         "[cyan]grasper=frame.png#120,80,60,40[/]; may be repeated.",
@@ -30,27 +28,18 @@ ExemplarOption = Annotated[
 ]
 Classes = Annotated[
     list[str] | None,
-    typer.Option(
+    in_image(
         metavar="NAME",
-        rich_help_panel="Image",
         show_default="all",
         help="Draw only these: a class, several separated by commas, or a group by the beginning of its names "
         "([cyan]instrument[/]: instrument-shaft, instrument-wrist, …); may be repeated.",
     ),
 ]
-Ids = Annotated[
-    bool,
-    typer.Option(
-        "--ids",
-        rich_help_panel="Image",
-        help="Track the instruments: each keeps its number.",
-    ),
-]
+Ids = Annotated[bool, in_image("--ids", help="Track the instruments: each keeps its number.")]
 Follow = Annotated[
     str | None,
-    typer.Option(
+    in_image(
         metavar="WORDS|FRAME#X,Y",
-        rich_help_panel="Image",
         show_default="none",
         hidden=True,
         help="Follow one instrument, with --ids: [cyan]'left instrument'[/], [cyan]clasper[/], or the one at a pixel of a frame.",
@@ -58,9 +47,8 @@ Follow = Annotated[
 ]
 Tracker = Annotated[
     Path | None,
-    typer.Option(
+    in_image(
         metavar="FOLDER",
-        rich_help_panel="Image",
         show_default="none",
         hidden=True,
         help="With --follow, from file to file: the mask of what is followed is that of SAM 2 or EdgeTAM, whose video model "

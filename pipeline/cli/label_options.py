@@ -8,9 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from cliprl.engines import UsageError
+from cliprl.pipeline.cli.options import in_output
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.sinks.registry import SINKS, find_sink
 
@@ -25,29 +24,22 @@ class FrameNames(StrEnum):
 
 ExportFrames = Annotated[
     bool,
-    typer.Option(
+    in_output(
         "--export-frames",
         hidden=True,
-        rich_help_panel="Output",
         help="Also write the frames without the overlay, as PNG, into [cyan]NAME.frames/[/] beside the labels "
         "([cyan].coco.json[/], [cyan].cvat.xml[/], [cyan].labelstudio.json[/]).",
     ),
 ]
 Names = Annotated[
     FrameNames,
-    typer.Option(
+    in_output(
         hidden=True,
-        rich_help_panel="Output",
         help="Names of a video's frames in label files: frame_000012.png as CVAT's video tasks count, 000012_PTS.png as masks "
         "are called, or CLIP_000012.png.",
     ),
 ]
-Polygons = Annotated[
-    bool,
-    typer.Option(
-        "--polygons", hidden=True, rich_help_panel="Output", help="Polygons instead of run lengths in label files."
-    ),
-]
+Polygons = Annotated[bool, in_output("--polygons", hidden=True, help="Polygons instead of run lengths in label files.")]
 
 
 def with_exported_frames(targets: Sequence[str], style: LabelStyle) -> tuple[tuple[str, ...], LabelStyle]:
