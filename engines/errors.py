@@ -42,6 +42,11 @@ def reason_of(error: BaseException, line: int = 0) -> str:
     return "too little memory" if isinstance(error, MemoryError) else type(error).__name__
 
 
+def line_of(error: BaseException) -> str:
+    """Return the whole text of an error on one line; without text, as `reason_of`."""
+    return " ".join(str(error).split()) or reason_of(error)
+
+
 @contextmanager
 def explained(what: str, remedy: str, kind: type[CliprlError] = UsageError) -> Iterator[None]:
     """Raise an OSError of the block as an error of the `kind`: what fails, the reason in brackets, the remedy."""

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import typer
 
 from cliprl.bench.fixtures.looped_source import RepeatedSource
 from cliprl.bench.harness import stats
+from cliprl.bench.harness.meters import resident
 from cliprl.bench.harness.registry import measurement
 from cliprl.bench.harness.result import Result, Series
 from cliprl.bench.harness.result_session import ResultSession
@@ -108,12 +108,6 @@ class Soaker:
             self.readings.append(reading)
             send_value(reading)
             self._latencies.clear()
-
-
-def resident() -> float:
-    """Resident set size of this process, in megabytes (10^6 bytes)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
 
 
 def theil_sen(x: Sequence[float], y: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cliprl.bench.cuda.inputs import make_video
 from cliprl.bench.cuda.runs import EveryStep, GpuStream, Nv12Planes, OutputFrames, run_together
-from cliprl.bench.harness.meters import Meter, Sampler
+from cliprl.bench.harness.meters import Meter, Sampler, resident
 from cliprl.bench.harness.result import Series
 from cliprl.engines import Bundle, CompiledBundle
 from cliprl.pipeline.core.frame import Frame
@@ -27,7 +27,6 @@ LONG, TOGETHER, PACE = 100_000, 8, 60
 MAX_PLOTTED = 5000
 # ReSurgSAM2's published frames per second.
 PEER_FPS = 61.2
-_PAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def file_to_file(bench: Bench, clip: str, folder: Path) -> Iterator[Series]:
 def long_run(bench: Bench, frames: int, seconds: float) -> Iterator[Series]:
     """Run `frames` frames, or fewer if `seconds` end first, and sample memory meanwhile."""
     streams = bench.streams()
-    host, card = Sampler(_resident), Sampler(bench.meter.memory if bench.meter else lambda: None)
+    host, card = Sampler(resident), Sampler(bench.meter.memory if bench.meter else lambda: None)
     for sampler in (host, card):
         sampler.start()
     seen = run_together(streams, frames, seconds)
@@ -179,14 +178,6 @@ def clip_for(
     except ImportError as error:
         note(f"nothing was decoded or encoded: {error}")
         return None, False
-
-
-def _resident() -> float | None:
-    """Megabytes of this process in memory."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 1e6
-    except OSError:
-        return None
 
 
 Found = Callable[[str, str], Series | None]

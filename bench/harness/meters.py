@@ -5,6 +5,7 @@ Energy is read from the kernel's RAPL counters (/sys/class/powercap) and from th
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -113,6 +114,11 @@ def _gpu_energy() -> dict[str, Callable[[], float]]:
         read = library.nvmlDeviceGetTotalEnergyConsumption
         return {f"GPU {i}": partial(_joules, read, h) for i, h in enumerate(handles) if read(h) >= 0}
     return {}
+
+
+def resident() -> float:
+    """Return the resident set size of this process, in megabytes (10^6 bytes)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Sampler(threading.Thread):

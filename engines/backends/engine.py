@@ -43,7 +43,6 @@ class Engine(Protocol):
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Run once, synchronously. The outputs are views that the `buffers`-th next run overwrites (see `Request`)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +77,27 @@ class Backend(Protocol):
     @property
     def known_precisions(self) -> tuple[str, ...]:
         """Every precision that it has on some machine."""
-        ...
 
     def probe(self) -> Probe:
         """Check whether it can serve on this machine. Never raises."""
-        ...
 
     def precisions(self, files: Collection[str] = ()) -> tuple[str, ...]:
         """The arithmetic it has on this machine for a bundle of these files, the one to prefer first."""
-        ...
 
     def lacks(self, precision: str, files: Collection[str]) -> str:
         """Why a precision can't be had on this machine for a bundle of these files; "" where it can."""
-        ...
 
     def sources(self, precision: str) -> tuple[str, ...]:
         """The bundle's files that an encoder in this precision is made of, the network first."""
-        ...
 
     def identity(self) -> Mapping[str, str]:
         """What a built engine depends on besides the request: versions and hardware, by name."""
-        ...
 
     def build(self, request: Request) -> bytes:
         """Compile. Raises EngineError for a network or a precision that it can't compile."""
-        ...
 
     def load(self, blob: bytes, request: Request) -> Engine:
         """Make ready to run what `build` returned for the same request. Raises EngineError where it does not load."""
-        ...
 
 
 def ignore_message(message: str) -> None:

@@ -29,7 +29,6 @@ class LabelledDataset(Protocol):
 
     def sequence(self, index: int) -> str:
         """Return the sequence of a sample."""
-        ...
 
     def clip(self, index: int) -> str:
         """Return the clip of a sample: its sequence, in a data set that does not define clips."""
@@ -169,7 +168,6 @@ class HasImageFiles(Protocol):
 
     def image_file(self, index: int) -> Path:
         """Return the file of a sample's image."""
-        ...
 
 
 def image_file(dataset: LabelledDataset, index: int) -> Path | None:
@@ -194,11 +192,10 @@ class HasInstanceIds(Protocol):
 
     def instance_ids(self, index: int) -> Image | None:
         """Return the instrument at each pixel, uint8 (H, W), from 1, 0 for none; None if a sample has no numbers."""
-        ...
 
 
 def instance_ids(dataset: LabelledDataset, index: int) -> Image | None:
-    """Return the instrument at each pixel of a sample; None if its data set does not number them."""
+    """Return the instrument at each pixel of a sample, uint8 (H, W), 0 for none; None if its data set does not number them."""
     if isinstance(dataset, SelectedFrames):
         return instance_ids(*dataset.places[index])
     return dataset.instance_ids(index) if isinstance(dataset, HasInstanceIds) else None
@@ -250,4 +247,3 @@ class CaptionDataset(LabelledDataset, Protocol):
 
     def caption(self, index: int) -> str:
         """Return the caption of an image."""
-        ...

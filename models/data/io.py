@@ -190,7 +190,7 @@ def _text(value: int | Color) -> str:
 
 
 def check_size(image: Image, labels: NDArray[np.uint8], image_path: Path, mask_path: Path) -> None:
-    """Raise CliprlError if an image and its mask differ in size."""
+    """Raise CliprlError if an image (H, W, 3) and its mask (H, W) differ in size."""
     if image.shape[:2] != labels.shape:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, labels.shape)]
         raise CliprlError(

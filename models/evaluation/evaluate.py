@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cliprl.engines import CliprlError, UsageError, explained, size_of, size_text
 from cliprl.engines.bundle.input_size import AUTO_SIZE
@@ -29,6 +28,7 @@ from cliprl.models.data.splits import select_sequences
 from cliprl.models.evaluation.evaluation import Corruption, Evaluation, draw_comparison, evaluate
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring import markdown
+from cliprl.models.evaluation.study_command import counting_progress
 from cliprl.models.evaluation.tracking.dataset_tracking import check_has_ids, score_tracking, tracking_table
 from cliprl.pipeline.cli.class_selection import open_with_classes
 
@@ -87,7 +87,7 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
     _make(options.out, options.overwrite)
     predictor = ImageSegmenter(bundle, steps=options.steps, precision=options.precision, threads=options.threads)
     evaluations = []
-    with _progress(console) as progress:
+    with counting_progress(console) as progress:
         for corruption in corruptions:
             name = f"{corruption.kind} {corruption.severity or ''}"
             task = progress.add_task(name, total=len(indices))
@@ -172,11 +172,6 @@ def _make(folder: Path, overwrite: bool) -> None:
         )
     with explained(f"'{folder}' can't be made", "give --out a place that can be written"):
         (folder / "worst").mkdir(parents=True, exist_ok=True)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 def _result(

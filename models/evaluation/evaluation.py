@@ -17,7 +17,7 @@ from cliprl.models.data.label_mapping import ClassMap
 from cliprl.models.data.sample import IGNORE, Image, Sample
 from cliprl.models.evaluation.scoring.evaluator import Evaluator
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
+from cliprl.pipeline.core.viewport import Viewport, cell_centers, inside_cells
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 
 
@@ -26,11 +26,9 @@ class Predictor(Protocol):
 
     def segment(self, image: Image) -> Segmentation:
         """Segment an image, uint8 (H, W, 3) RGB."""
-        ...
 
     def reset(self) -> None:
         """Discard the state of the last clip."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +117,15 @@ def iterate_samples(
         yield index, data[index], fresh
 
 
+def labels_on_grid(labels: Image, view: Viewport, grid: tuple[int, ...]) -> Image:
+    """Return the label at the center of each cell of a grid over the network input; 0 outside the frame: uint8 (h, w)."""
+    rows, columns = grid
+    x, y = np.moveaxis(np.floor(cell_centers(view, rows, columns)).astype(np.intp), -1, 0)
+    inside = (x >= 0) & (y >= 0) & (x < labels.shape[1]) & (y < labels.shape[0])
+    found = labels[np.clip(y, 0, len(labels) - 1), np.clip(x, 0, labels.shape[1] - 1)]
+    return np.where(inside, found, 0).astype(np.uint8)
+
+
 def cell_confidence(
     segmentation: Segmentation, truth: Image, classes: ClassMap
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -134,11 +141,7 @@ def cell_confidence(
     for label in np.unique(predicted):
         here = predicted == label
         sure[here] = probabilities[members == label].sum(0)[here]
-    y, x = np.mgrid[: cells[0], : cells[1]] + 0.5
-    stride = (view.network_width / cells[1], view.network_height / cells[0])
-    place = map_points(network_to_frame(view), np.stack([x * stride[0], y * stride[1]], axis=-1)).astype(np.intp)
-    column, row = (np.clip(place[..., i], 0, n - 1) for i, n in ((0, truth.shape[1]), (1, truth.shape[0])))
-    there = truth[row, column]
+    there = labels_on_grid(truth, view, cells)
     known = inside_cells(view, *cells) & (there != IGNORE) & ~classes.unsure_at(there)
     return sure[known], (there == predicted)[known]
 

@@ -12,13 +12,13 @@ from cliprl.engines import Bundle, grid_scale
 from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.sample import IGNORE, Image
-from cliprl.models.evaluation.evaluation import iterate_samples
+from cliprl.models.evaluation.evaluation import iterate_samples, labels_on_grid
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.scoring.confusion_counts import Pixels
 from cliprl.pipeline.core.confidence import cell_inputs, color_statistics, frame_statistics, mean_probabilities
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import inside_cells, map_points, network_to_frame
+from cliprl.pipeline.core.viewport import inside_cells
 from cliprl.pipeline.overlay.upsample import labels_at_frame
 from cliprl.pipeline.segment.decision import segmentation_of
 
@@ -149,15 +149,8 @@ def _cells(
     found: Segmentation, truth: Image, is_instrument: NDArray[np.bool_], scale: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the inputs (n, 5) of the cells called instrument that have a known label, and whether they are (n,)."""
-    rows, columns = found.labels.shape
-    view = found.view
-    y, x = np.mgrid[:rows, :columns] + 0.5
-    points = np.stack([x * view.network_width / columns, y * view.network_height / rows], axis=-1)
-    place = map_points(network_to_frame(view), points).astype(np.intp)
-    across, down = (np.clip(place[..., i], 0, n - 1) for i, n in ((0, truth.shape[1]), (1, truth.shape[0])))
-    there = truth[down, across]
-    called = is_instrument[found.labels]
-    known = (inside_cells(view, rows, columns) & (there != IGNORE))[called]
+    there, called = labels_on_grid(truth, found.view, found.labels.shape), is_instrument[found.labels]
+    known = (inside_cells(found.view, *found.labels.shape) & (there != IGNORE))[called]
     return cell_inputs(found.probabilities, called, is_instrument, scale)[known], (there == 1)[called][known]
 
 

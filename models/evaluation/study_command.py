@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cliprl.engines import CliprlError, explained
 from cliprl.engines.atomic_write import atomic_write
@@ -41,6 +43,12 @@ def content_of(one: ProtocolSet, context: DatasetContext) -> str:
     if shipped_protocol().use_of(one.data):
         return ""
     return hash_of_frames(open_dataset(one.data, "test", context), one.every)
+
+
+def counting_progress(console: Console) -> Progress:
+    """Return a bar that shows how many of a task's items are done, and the time that is left; it goes at the end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
 def write_result(path: Path, result: str | Mapping[str, Any]) -> str:

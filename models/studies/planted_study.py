@@ -81,7 +81,7 @@ def is_found(model: SaliencyModel, concept: NDArray[np.float32], number: int, se
 
 
 def information_by_beta(model: SaliencyModel, concept: NDArray[np.float32], betas: Sequence[float]) -> list[float]:
-    """Return the information in bits that passes the bottleneck of one image at each beta."""
+    """Return the information in bits that passes the bottleneck of one image at each beta, for a `concept` (E,)."""
     assert isinstance(model.network, ClipSegmenter)
     blocks, unit = tower_blocks(model.network), torch.from_numpy(concept)
     pixels, given = network_pixels(model.network, planted_image((2, 3), FIRST_NOISE_SEED)), SaliencySettings()

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import torch
 
-from cliprl.engines import CliprlError, UsageError, reason_of
 from cliprl.engines.atomic_write import atomic_write
+from cliprl.engines.errors import CliprlError, UsageError, line_of, reason_of
 from cliprl.models.training.parallel import process_rank
 
 # The value of a setting that one of two recipes lacks.
@@ -27,15 +27,12 @@ class TrainingStage(Protocol):
 
     def step(self, index: int) -> Mapping[str, float]:
         """Train one step and return its losses by name. Raises NotFiniteError, with unchanged weights, for a loss like inf."""
-        ...
 
     def state(self) -> dict[str, Any]:
         """Return the state that the next step depends on."""
-        ...
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore `state`."""
-        ...
 
 
 # Called after every step with the stage, the finished steps, and the losses of the step.
@@ -77,7 +74,7 @@ class CheckpointWriter:
         try:
             stage.load(state)
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            reason = line_of(error)
             raise CliprlError(
                 f"{self.path(stage.name)} is of another version of this program ({reason:.200}): delete it, or give "
                 "another --out"

@@ -212,7 +212,6 @@ class HasPreview(Protocol):
 
     def preview(self) -> Image | None:
         """Return frames beside their truth and their prediction, uint8 (H, W, 3) RGB; None before the first step."""
-        ...
 
 
 class TensorboardLog:

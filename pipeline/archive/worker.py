@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cliprl.engines import BundleError, CliprlError, EngineError, open_bundle
+from cliprl.engines.errors import line_of
 from cliprl.pipeline.archive.jobs import JobReply, VideoJob, content_hash, file_state
 from cliprl.pipeline.archive.journal import Journal
 from cliprl.pipeline.archive.settings import EVENTS, ArchiveSettings
@@ -59,7 +60,7 @@ def perform(setup: WorkerSetup, job: VideoJob, device: str) -> JobReply:
             return JobReply("stopped", reason=problem)
         return _run(setup, job, device)
     except (BundleError, EngineError) as error:
-        return JobReply("stopped", reason=_line(error))
+        return JobReply("stopped", reason=line_of(error))
     except (KeyboardInterrupt, SystemExit) as error:
         return JobReply("crashed", reason=f"ended by {type(error).__name__} {error}".rstrip())
     except MemoryError:
@@ -75,7 +76,7 @@ def _problem(bundle: str, device: str) -> str:
         open_bundle(bundle)
         device_opener(device)
     except CliprlError as error:
-        return f"on {socket.gethostname()}: {_line(error)}"
+        return f"on {socket.gethostname()}: {line_of(error)}"
     return ""
 
 
@@ -85,20 +86,16 @@ def _failure(setup: WorkerSetup, job: VideoJob, error: Exception) -> JobReply:
     if full := [cause for cause in of_system if cause.errno in NO_SPACE]:
         return JobReply("stopped", reason=f"can't write to '{setup.out}' ({full[0].strerror}): free some space")
     if isinstance(error, CliprlError):
-        return JobReply("failed", reason=_line(error), permanent=not of_system)
+        return JobReply("failed", reason=line_of(error), permanent=not of_system)
     if isinstance(error, OSError) and error.filename == job.source:
         return JobReply("failed", reason=f"can't be read ({error.strerror}): check its permissions and its disk")
-    return JobReply("failed", reason=f"unexpected {type(error).__name__}: {_line(error)}")
+    return JobReply("failed", reason=f"unexpected {type(error).__name__}: {line_of(error)}")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _run(setup: WorkerSetup, job: VideoJob, device: str) -> JobReply:

@@ -48,7 +48,7 @@ class FrameRing:
         self._error: BaseException | None = None
         self._finished = self._stopped = False
         self._changed = threading.Condition()
-        self.on_ready: Callable[[], None] = _ignore
+        self.on_ready: Callable[[], None] = lambda: None
 
     def acquire(self, height: int, width: int) -> tuple[Plane, Plane]:
         """NV12 planes of a slot to write the next frame into. Blocks by the policy; raises RingClosed once stopped."""
@@ -135,10 +135,6 @@ class FrameRing:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-
-
-def _ignore() -> None:
-    pass
 
 
 class BufferPool:

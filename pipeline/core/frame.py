@@ -90,11 +90,19 @@ class Frame:
     threads: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise UsageError for planes of another form: some would give wrong masks without an error."""
-        luma, chroma, halves = self.luma, self.chroma, (*((size + 1) // 2 for size in self.luma.shape), 2)
-        if chroma.shape != halves or not luma.size or not luma.dtype == chroma.dtype == np.uint8:
-            forms = f"luma {luma.dtype} {luma.shape} and chroma {chroma.dtype} {chroma.shape}"
-            raise UsageError(f"a frame of {forms}: give uint8 (H, W) and uint8 (ceil(H/2), ceil(W/2), 2), Cb before Cr")
+        self.check_planes()
+
+    def check_planes(self) -> None:
+        """Raise UsageError for planes that are no NV12: some would give wrong masks without an error."""
+        planes = (self.luma, self.chroma)
+        luma, chroma = (getattr(plane, "dtype", type(plane).__name__) for plane in planes)
+        size, half = (getattr(plane, "shape", ()) for plane in planes)
+        halves = (*((side + 1) // 2 for side in size), 2)
+        if half != halves or len(size) != 2 or 0 in size or not luma == chroma == np.uint8:
+            raise UsageError(
+                f"frame {self.index} has luma {luma} {size} and chroma {chroma} {half}: give uint8 arrays of the shapes (H, W) "
+                "and (ceil(H/2), ceil(W/2), 2), Cb before Cr"
+            )
 
     @property
     def height(self) -> int:

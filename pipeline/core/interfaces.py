@@ -72,13 +72,11 @@ class Source(ContextManager, Protocol):
 
     def read(self, allocate: PlaneAllocator = ...) -> Frame | None:
         """Return the next frame; its planes are written into the result of `allocate(height, width)`."""
-        ...
 
     def __iter__(self) -> Iterator[Frame]: ...
 
     def close(self) -> None:
         """Release the file or device; reading afterwards is an error."""
-        ...
 
 
 class Sink(ContextManager, Protocol):
@@ -86,11 +84,9 @@ class Sink(ContextManager, Protocol):
 
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Write one frame and its segmentation; the caller may reuse the planes as soon as this returns."""
-        ...
 
     def close(self) -> None:
         """Finish the output. Calling it twice is harmless."""
-        ...
 
 
 class BaseSink(ABC):
@@ -126,7 +122,6 @@ class Preprocessor(Protocol):
 
     def prepare(self, frame: Frame, view: Viewport, out: NDArray[np.uint8]) -> None:
         """Write the network's RGB image, uint8 (H, W, 3), from the planes of the frame."""
-        ...
 
 
 class FrameOverlay(Protocol):
@@ -136,7 +131,6 @@ class FrameOverlay(Protocol):
 
     def draw(self, frame: Frame, segmentation: Segmentation | None, status: str | None = None) -> None:
         """Draw into the planes of the frame, in place."""
-        ...
 
 
 class FrameSegmenter(Protocol):
@@ -153,28 +147,22 @@ class FrameSegmenter(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """Remarks on the run so far for the user, one line each."""
-        ...
 
     @property
     def stages(self) -> Sequence[Stage[FrameContext]]:
         """The stages in order; after the last one the context has a segmentation."""
-        ...
 
     def reset(self) -> None:
         """Forget the frames so far. A stream calls it when it begins."""
-        ...
 
     def ring(self, slots: int, policy: Policy) -> FrameRing:
         """Create the ring of frame slots that the stages read from, in the memory of their device."""
-        ...
 
     def default_overlay(self) -> FrameOverlay | None:
         """Return the overlay for a stream that draws nothing. None if the frames need no copy to host memory."""
-        ...
 
     def settle(self) -> None:
         """Wait for all pending work of the device."""
-        ...
 
 
 class VideoStream(ContextManager, Protocol):
@@ -183,44 +171,35 @@ class VideoStream(ContextManager, Protocol):
     @property
     def info(self) -> StreamInfo:
         """Properties of the source."""
-        ...
 
     @property
     def description(self) -> str:
         """A few lines for the user on what this run consists of."""
-        ...
 
     @property
     def paced(self) -> bool:
         """Whether frames are processed at the rate of the source, so that the source limits the frame rate."""
-        ...
 
     @property
     def displays(self) -> bool:
         """Whether frames are displayed that outputs may lose."""
-        ...
 
     @property
     def interrupted(self) -> bool:
         """Whether `stop` ended the run before its source did."""
-        ...
 
     @property
     def written(self) -> list[int]:
         """Number of frames written to each output, in the order of the outputs."""
-        ...
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
         """Process the source to its end, or `frames` frames of it; `on_frame` is called with each finished frame."""
-        ...
 
     def stop(self) -> None:
         """End early and in good order. May be called from any thread or a signal handler."""
-        ...
 
     def summary(self) -> Summary:
         """Return the statistics of the run so far."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,22 +81,6 @@ def check_frame(frame: object) -> None:
         raise UsageError(f"a {type(frame).__name__} is no frame: give one of a source, or frame_of_image(RGB array)")
 
 
-def check_planes(frame: Frame) -> None:
-    """Raise UsageError for planes that are no NV12: other types would be cut to eight bits silently."""
-    luma, chroma = frame.luma, frame.chroma
-    shapes = [getattr(plane, "shape", ()) for plane in (luma, chroma)]
-    is_byte = all(getattr(plane, "dtype", None) == np.uint8 for plane in (luma, chroma))
-    half = tuple((side + 1) // 2 for side in shapes[0])
-    if not is_byte or len(half) != 2 or shapes[1] != (*half, 2):
-        found = [
-            f"{getattr(plane, 'dtype', type(plane).__name__)} {getattr(plane, 'shape', '')}" for plane in (luma, chroma)
-        ]
-        raise UsageError(
-            f"frame {frame.index} has luma {found[0]} and chroma {found[1]}: give uint8 arrays of the shapes (HEIGHT, WIDTH) and "
-            "(HEIGHT / 2, WIDTH / 2, 2), rounded up, with Cb before Cr"
-        )
-
-
 def upright_size(stream: Frame | StreamInfo) -> tuple[int, int]:
     """Return height and width of the image as displayed."""
     size = (stream.height, stream.width)

@@ -81,28 +81,27 @@ def circle_viewport(frame_size: tuple[int, int], network_size: tuple[int, int], 
 def frame_to_network(view: Viewport) -> NDArray[np.float64]:
     """The 2x3 matrix A with (x, y) in the network input = A @ (x, y, 1) in the frame."""
     scale_x, scale_y = view.placed[2] / view.crop[2], view.placed[3] / view.crop[3]
-    return np.array(
-        [
-            [scale_x, 0.0, view.placed[0] - view.crop[0] * scale_x],
-            [0.0, scale_y, view.placed[1] - view.crop[1] * scale_y],
-        ]
-    )
+    x, y = view.placed[0] - view.crop[0] * scale_x, view.placed[1] - view.crop[1] * scale_y
+    return np.array([[scale_x, 0.0, x], [0.0, scale_y, y]])
 
 
 def network_to_frame(view: Viewport) -> NDArray[np.float64]:
     """The 2x3 matrix A with (x, y) in the frame = A @ (x, y, 1) in the network input."""
     scale_x, scale_y = view.crop[2] / view.placed[2], view.crop[3] / view.placed[3]
-    return np.array(
-        [
-            [scale_x, 0.0, view.crop[0] - view.placed[0] * scale_x],
-            [0.0, scale_y, view.crop[1] - view.placed[1] * scale_y],
-        ]
-    )
+    x, y = view.crop[0] - view.placed[0] * scale_x, view.crop[1] - view.placed[1] * scale_y
+    return np.array([[scale_x, 0.0, x], [0.0, scale_y, y]])
 
 
 def map_points(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Map points (..., 2) of (x, y) by a 2x3 matrix."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float64)
+
+
+def cell_centers(view: Viewport, height: int, width: int) -> NDArray[np.float64]:
+    """Return the centers of the cells of a grid over the network input as (x, y) in the frame: (height, width, 2)."""
+    x = (np.arange(width) + 0.5) * view.network_width / width
+    y = (np.arange(height) + 0.5) * view.network_height / height
+    return map_points(network_to_frame(view), np.stack(np.meshgrid(x, y), axis=-1))
 
 
 @lru_cache(maxsize=8)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport
-from cliprl.pipeline.segment.temporal_prior import TemporalPrior, is_cut
-from cliprl.pipeline.tracking.optical_flow import flow_on_grid, sampled
+from cliprl.pipeline.segment.temporal_prior import TemporalPrior
+from cliprl.pipeline.tracking.optical_flow import FlowEstimator, flow_on_grid, sampled
 
 # Width of the copies that motion is measured on, and the standard deviation of their blur, which takes out noise, in pixels.
 _WIDTH, _BLUR = 320, 1.5
@@ -29,13 +27,8 @@ def carried_logits(
 
     `old` and `new` are the frames and their views.
     """
-    before, after = (_copy(frame) for frame, _ in (old, new))
-    if before.shape != after.shape:
-        return None
-    nothing: Any = None  # an array here would be an initial estimate
-    estimator = cv2.DISOpticalFlow.create(_PRESET)
-    flow = np.asarray(estimator.calc(after, before, nothing), np.float32)
-    if is_cut(np.asarray(sampled(before, flow), np.uint8), after, _CUT):
+    flow = FlowEstimator(preset=_PRESET, cut=_CUT).between(*(_copy(frame) for frame, _ in (old, new)))
+    if flow is None:
         return None
     prior = TemporalPrior()
     prior.keep(corrected[None], old[1])

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch.utils.dlpack import from_dlpack
 
-from cliprl.engines import EngineError
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
+from cliprl.engines.errors import EngineError, line_of
 from cliprl.pipeline.cuda.gpu_api import CaptureError
 from cliprl.pipeline.cuda.kernels.kernel_arguments import Arguments
 from cliprl.pipeline.cuda.kernels.launchers import Launcher
@@ -145,7 +145,7 @@ class TorchGpu:
                 graph: torch.cuda.CUDAGraph = capture_graph(torch, lambda: work(stream), stream, self._pool)
             except Exception as error:
                 self._pool, self._first, self._capturing = torch.cuda.graph_pool_handle(), None, None
-                raise CaptureError(" ".join(str(error).split()) or type(error).__name__) from error
+                raise CaptureError(line_of(error)) from error
             self._first = self._first or graph
             return graph
 

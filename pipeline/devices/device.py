@@ -34,22 +34,18 @@ class Device(Protocol):
         `log` receives the reason if there is none. `stream` as for `open_source`. The frames must be read into a ring of this
         device (see `FrameSegmenter.ring`).
         """
-        ...
 
     def sink(self, target: str, spec: OutputSpec, **settings: Any) -> Sink:
         """Open an output as `open_sink` does, with an encoder of the device if there is one for it.
 
         An output that the device encodes reads no planes in host memory; if all outputs are like that, no frame is copied there.
         """
-        ...
 
     def segmenter(self, bundle: Bundle, **settings: Any) -> Segmenter:
         """Create a segmenter for frames of this device. Settings as for `Segmenter`."""
-        ...
 
     def overlay(self, classes: Sequence[ClassSpec], style: Style | None = None) -> Overlay:
         """Create an overlay for frames of this device."""
-        ...
 
 
 DEVICES = {"cpu": "cliprl.pipeline.devices.cpu", "cuda": "cliprl.pipeline.cuda.factory"}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cliprl.engines import MAX_CLASSES, Bundle, ClassSpec, Engine, UsageError, compile_engine
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.nv12 import upright
-from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells, map_points, network_to_frame
+from cliprl.pipeline.core.viewport import Box, Viewport, cell_centers, inside_cells
 from cliprl.pipeline.segment.prompts import unlike
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
@@ -149,9 +149,7 @@ class FrameEmbeddings:
                 f"exemplar '{exemplar.name}': the box {left},{top},{width},{height} reaches out of {exemplar.file}, which has "
                 f"{size[0]}x{size[1]} pixels: give a box inside it"
             )
-        y, x = np.mgrid[:rows, :columns] + 0.5
-        cell = self.view.network_width / columns, self.view.network_height / rows
-        places = map_points(network_to_frame(self.view), np.stack([x * cell[0], y * cell[1]], axis=-1))
+        places = cell_centers(self.view, rows, columns)
         offset = places - (left, top)
         found = ((offset >= 0) & (offset < (width, height))).all(axis=-1)
         if not found.any():  # a box between the centers of the cells

@@ -7,8 +7,9 @@ import re
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
+from types import UnionType
 
-import av
+from av import error as libav
 
 from cliprl.engines import CliprlError, UsageError
 
@@ -63,82 +64,44 @@ class SourceUsageError(UsageError, SourceError):
 
 
 # The first class that fits decides; PyAV's errors derive from the built-in ones of the same meaning.
-_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], Problem, type[SourceError], str], ...] = (
+_MEANINGS: tuple[tuple[type[BaseException] | UnionType, Problem, str], ...] = (
+    (ConnectionRefusedError, Problem.REFUSED, "refused the connection: is the server running, is the port right?"),
     (
-        (ConnectionRefusedError,),
-        Problem.REFUSED,
-        SourceError,
-        "refused the connection: is the server running, is the port right?",
-    ),
-    (
-        (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError),
+        libav.HTTPUnauthorizedError | libav.HTTPForbiddenError,
         Problem.UNAUTHORISED,
-        SourceError,
         "denies access: check user and password",
     ),
+    (libav.HTTPNotFoundError, Problem.NOT_FOUND, "does not exist on its server: check the address"),
     (
-        (av.error.HTTPNotFoundError,),
-        Problem.NOT_FOUND,
-        SourceError,
-        "does not exist on its server: check the address",
-    ),
-    (
-        (av.error.HTTPServerError, av.error.HTTPTooManyRequestsError),
+        libav.HTTPServerError | libav.HTTPTooManyRequestsError,
         Problem.OTHER,
-        SourceError,
         "is not given out by its server now, which is overloaded or faulty: try again later",
     ),
+    (libav.HTTPError | libav.HTTPClientError, Problem.OTHER, "is refused by its server: check the address"),
+    (TimeoutError | libav.ExitError, Problem.TIMEOUT, "did not answer in time: check the address and the network"),
+    (PermissionError, Problem.UNAUTHORISED, "may not be read by this user: change its permissions or your group"),
+    (NotADirectoryError, Problem.NOT_FOUND, "names a file as a folder: leave out the / behind it"),
+    (FileNotFoundError, Problem.NOT_FOUND, "does not exist: check the name"),
     (
-        (av.error.HTTPError, av.error.HTTPClientError),
+        libav.ProtocolNotFoundError,
         Problem.OTHER,
-        SourceError,
-        "is refused by its server: check the address",
-    ),
-    (
-        (TimeoutError, av.error.ExitError),
-        Problem.TIMEOUT,
-        SourceError,
-        "did not answer in time: check the address and the network",
-    ),
-    (
-        (PermissionError,),
-        Problem.UNAUTHORISED,
-        SourceUsageError,
-        "may not be read by this user: change its permissions or your group",
-    ),
-    (
-        (NotADirectoryError,),
-        Problem.NOT_FOUND,
-        SourceUsageError,
-        "names a file as a folder: leave out the / behind it",
-    ),
-    ((FileNotFoundError,), Problem.NOT_FOUND, SourceUsageError, "does not exist: check the name"),
-    (
-        (av.error.ProtocolNotFoundError,),
-        Problem.OTHER,
-        SourceUsageError,
         "has an address of a kind that this build of libav does not have: use a path, http, rtsp or udp",
     ),
+    (libav.DecoderNotFoundError, Problem.CODEC, "is in a format without a decoder here: convert it to H.264 first"),
     (
-        (av.error.DecoderNotFoundError,),
+        libav.InvalidDataError | EOFError,
         Problem.CODEC,
-        SourceError,
-        "is in a format without a decoder here: convert it to H.264 first",
-    ),
-    (
-        (av.error.InvalidDataError, EOFError),
-        Problem.CODEC,
-        SourceError,
         "is not a video that can be read: it is cut off, damaged, or of another kind; make or copy it again",
     ),
     (
-        (MemoryError,),
+        MemoryError,
         Problem.OTHER,
-        SourceError,
         "needs more memory than there is: end other programs, raise the limit of this one, or give a smaller video",
     ),
-    ((ConnectionError,), Problem.ENDED, SourceError, "closed the connection: is the server still running?"),
+    (ConnectionError, Problem.ENDED, "closed the connection: is the server still running?"),
 )
+# Those of a mistake in the name or the options.
+_MISTAKES = (PermissionError, NotADirectoryError, FileNotFoundError, libav.ProtocolNotFoundError)
 
 
 # What libav has no class for, by the number of the error: of devices, and of all.
@@ -186,14 +149,15 @@ def wrapping_of(name: str) -> str | None:
 def explain(error: BaseException, name: str) -> SourceError:
     """The error to raise for one of libav's about `name` (path, device or URL)."""
     shown = redact(name)
-    if isinstance(error, av.error.InvalidDataError) and (what := wrapping_of(name)):
+    if isinstance(error, libav.InvalidDataError) and (what := wrapping_of(name)):
         return source_error(SourceError, Problem.CODEC, f"{shown} is {what}")
-    if isinstance(error, av.error.InvalidDataError) and name.lower().startswith("rtp://"):
+    if isinstance(error, libav.InvalidDataError) and name.lower().startswith("rtp://"):
         return source_error(
             SourceError, Problem.CODEC, f"{shown} carries no MPEG-TS: give an SDP file that describes it"
         )
-    for classes, problem, kind, text in _MEANINGS:
+    for classes, problem, text in _MEANINGS:
         if isinstance(error, classes):
+            kind = SourceUsageError if isinstance(error, _MISTAKES) else SourceError
             return source_error(kind, problem, f"{shown} {text}")
     meanings = _NUMBERS | (_DEVICE_NUMBERS if name.startswith("/dev/") else {})
     if (number := getattr(error, "errno", None)) in meanings:

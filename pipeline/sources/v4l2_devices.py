@@ -10,7 +10,12 @@ from urllib.parse import parse_qsl
 from cliprl.engines import UsageError
 
 _SYSTEM = Path("/sys/class/video4linux")
-_KEYS = ("size", "rate", "format")
+# By option: libav's name for it, the form of its value, and that form in words.
+_OPTIONS = {
+    "size": ("video_size", r"\d{2,5}x\d{2,5}", "WIDTHxHEIGHT, as in 1280x720"),
+    "rate": ("framerate", r"\d{1,5}(\.\d+|/\d+)?", "frames per second, as in 25 or 30000/1001"),
+    "format": ("input_format", r"[a-z0-9_]+", "one of the driver's, as in mjpeg or yuyv422"),
+}
 
 
 class V4l2Device(NamedTuple):
@@ -47,14 +52,10 @@ def device_options(name: str) -> tuple[str, dict[str, str]]:
     path, _, query = name.partition("?")
     options = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in _KEYS:
-            raise UsageError(f"{name}: no option '{key}': use {', '.join(_KEYS)}")
-        options[key] = value
-    if "size" in options and not re.fullmatch(r"\d{2,5}x\d{2,5}", options["size"]):
-        raise UsageError(f"{name}: size={options['size']} must be WIDTHxHEIGHT, as in 1280x720")
-    if "rate" in options and not re.fullmatch(r"\d{1,5}(\.\d+|/\d+)?", options["rate"]):
-        raise UsageError(f"{name}: rate={options['rate']} must be frames per second, as in 25 or 30000/1001")
-    if "format" in options and not re.fullmatch(r"[a-z0-9_]+", options["format"]):
-        raise UsageError(f"{name}: format={options['format']} must be one of the driver's, as in mjpeg or yuyv422")
-    names = {"size": "video_size", "rate": "framerate", "format": "input_format"}
-    return path, {names[key]: value for key, value in options.items()}
+        if key not in _OPTIONS:
+            raise UsageError(f"{name}: no option '{key}': use {', '.join(_OPTIONS)}")
+        option, form, words = _OPTIONS[key]
+        if not re.fullmatch(form, value):
+            raise UsageError(f"{name}: {key}={value} must be {words}")
+        options[option] = value
+    return path, options

@@ -40,11 +40,11 @@ class _Step(NamedTuple):
 class FlowEstimator:
     """Measures dense optical flow (DIS) between successive small gray images.
 
-    finest: how often the image is halved for the finest level on which motion is measured.
+    finest: how often the image is halved for the finest level on which motion is measured. cut: see `_CUT`.
     """
 
-    def __init__(self, finest: int = 2) -> None:
-        self._dis = cv2.DISOpticalFlow.create(_PRESET)
+    def __init__(self, finest: int = 2, *, preset: int = _PRESET, cut: float = _CUT) -> None:
+        self._dis, self._cut = cv2.DISOpticalFlow.create(preset), cut
         self._dis.setFinestScale(finest)
         self._last: Plane | None = None
 
@@ -64,7 +64,7 @@ class FlowEstimator:
         flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
         # A quarter of the pixels tells a cut.
         moved_last = _resampled(last, _positions(*small.shape)[::2, ::2] + flow[::2, ::2], cv2.INTER_LINEAR)
-        return None if is_cut(moved_last, small[::2, ::2], _CUT) else flow
+        return None if is_cut(moved_last, small[::2, ::2], self._cut) else flow
 
     def reset(self) -> None:
         """Start anew, because the next image is unrelated."""

@@ -31,7 +31,7 @@ def axis_map(old: Viewport, new: Viewport, axis: int, cells: int) -> tuple[float
 
 
 def warp_grid(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDArray[np.float32]:
-    """Move a grid of logits from one view to another; cells without a value are filled from the edge."""
+    """Move a grid of logits (1, K, h, w) from one view to another; cells without a value are filled from the edge."""
     height, width = logits.shape[2:]
     scale, shift = grid_map(old, new, (height, width))
     matrix = np.column_stack([np.diag(scale), shift])

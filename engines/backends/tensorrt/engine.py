@@ -13,7 +13,7 @@ from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK, capture_graph
 from cliprl.engines.backends.engine import Engine, TensorSpec
 from cliprl.engines.backends.tensorrt.caches import Kernels
 from cliprl.engines.backends.tensorrt.messages import create, make_logger, make_recorder
-from cliprl.engines.errors import EngineError, reason_of
+from cliprl.engines.errors import EngineError, line_of
 
 # Graphs kept at a time: one for each combination of addresses that a caller's few fixed tensors make.
 GRAPHS = 16
@@ -139,7 +139,7 @@ class TensorRtEngine(Engine):
         try:
             self._graphs[key] = capture_graph(self._torch, lambda: self._enqueue(self._stream), self._stream)
         except (RuntimeError, EngineError) as error:
-            reason = " ".join(str(error).split()) or reason_of(error)
+            reason = line_of(error)
             self.note = (
                 f"{self.backend}: the capture of a CUDA graph failed ({reason}): its runs are enqueued one by one"
             )

@@ -6,7 +6,7 @@ import ctypes
 from contextlib import suppress
 from typing import Any
 
-from cliprl.engines.errors import EngineError, reason_of
+from cliprl.engines.errors import EngineError, line_of
 
 # Errors kept.
 _KEPT = 10
@@ -64,7 +64,7 @@ def create(trt: Any, kind: Any, logger: Any, complaint: str) -> Any:
     try:
         made = kind(logger)
     except (TypeError, RuntimeError) as error:
-        reason = _reason(trt, kind) or " ".join(str(error).split()) or reason_of(error)
+        reason = _reason(trt, kind) or line_of(error)
         raise EngineError(f"{complaint}: {reason}") from error
     if made is None:
         raise EngineError(f"{complaint}: {_reason(trt, kind) or 'it gives no reason'}")

@@ -31,7 +31,6 @@ class LayeredDataset(LabelledDataset, Protocol):
 
     def instruments(self, index: int) -> tuple[Image, Image]:
         """Return the instruments of a sample: RGBA uint8 (H, W, 4) and labels uint8 (H, W)."""
-        ...
 
 
 class CopyPasteDataset(LabelledDataset):

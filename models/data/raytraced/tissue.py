@@ -28,7 +28,7 @@ class Wall:
     mean: float
 
     def at(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """Return the depth at points, interpolated between vertices; beyond the edge, that of the edge."""
+        """Return the depth at points of any shape, interpolated between vertices; beyond the edge, that of the edge."""
         step, last = self.axis[1] - self.axis[0], GRID - 1
         column = np.clip((np.asarray(x, float) - self.axis[0]) / step, 0, last - 1e-6)
         row = np.clip((np.asarray(y, float) - self.axis[0]) / step, 0, last - 1e-6)

@@ -83,7 +83,7 @@ class RoboticVideos(LabelledDataset):
         return Sample(video.frames[frame], video.labels[frame], folder.name)
 
     def instance_ids(self, index: int) -> Image | None:
-        """Return the instrument at each pixel."""
+        """Return the instrument at each pixel, uint8 (H, W), 0 for none."""
         folder, frame = self._places[index]
         ids = _read(folder).ids
         return None if ids is None else ids[frame]

@@ -85,7 +85,7 @@ class RenderedScenes(LabelledDataset):
         return cv2.cvtColor(rgba, cv2.COLOR_BGRA2RGBA).astype(np.uint8), labels
 
     def instance_ids(self, index: int) -> Image:
-        """Return the instrument at each pixel."""
+        """Return the instrument at each pixel, uint8 (H, W), 0 for none."""
         path, frame = self._place(index)
         with np.load(path) as data:
             return _decode(data[f"ids{frame}"])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def auroc(positive: NDArray[Any], negative: NDArray[Any]) -> float | None:
-    """Return the chance that a positive value is above a negative one, ties counting half; None if a side is empty."""
+    """Return the chance that a positive value (n,) is above a negative one (m,), ties counting half; None if a side is empty."""
     if not len(positive) or not len(negative):
         return None
     ordered = np.sort(negative)

@@ -24,7 +24,7 @@ class FrameOverlap:
 
 
 def best_pairs(scores: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows and columns of the pairs with the largest total score, without those of score 0."""
+    """Return rows and columns of the pairs with the largest total of `scores` (rows, columns), without those of score 0."""
     import lap
 
     if not scores.size:

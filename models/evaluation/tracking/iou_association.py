@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.models.evaluation.tracking.observations import labels_on_grid
+from cliprl.models.evaluation.evaluation import labels_on_grid
 from cliprl.pipeline.core.segmentation import Instance, Instances
 from cliprl.pipeline.tracking.assignment import assign
 from cliprl.pipeline.tracking.groups import ClassGroups

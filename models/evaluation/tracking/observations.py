@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Bundle
+from cliprl.models.evaluation.evaluation import labels_on_grid
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Viewport, map_points, network_to_frame
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.sources.images.array_frame import frame_of_image
 from cliprl.pipeline.tracking.tracker import TrackerInput
@@ -62,15 +62,3 @@ class NetworkMasks:
             stage.run(context)
         assert context.segmentation is not None
         return TrackerInput(context.segmentation, context.image[0], context.features[0], context.is_cut)
-
-
-def labels_on_grid(labels: Image, view: Viewport, grid: tuple[int, ...]) -> Image:
-    """Return the label at the center of each cell of a grid over the network input; 0 outside the frame: uint8 (h, w)."""
-    rows, columns = grid
-    x = (np.arange(columns) + 0.5) * view.network_width / columns
-    y = (np.arange(rows) + 0.5) * view.network_height / rows
-    points = map_points(network_to_frame(view), np.stack(np.meshgrid(x, y), axis=-1))
-    at = np.floor(points).astype(np.intp)
-    inside = (at >= 0).all(axis=-1) & (at[..., 0] < labels.shape[1]) & (at[..., 1] < labels.shape[0])
-    found = labels[np.clip(at[..., 1], 0, len(labels) - 1), np.clip(at[..., 0], 0, labels.shape[1] - 1)]
-    return np.where(inside, found, 0).astype(np.uint8)

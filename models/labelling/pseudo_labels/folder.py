@@ -89,7 +89,7 @@ class LabelFolder:
     def add(
         self, name: str, file: Path | None, image: Image, labels: NDArray[np.uint8], record: Mapping[str, Any]
     ) -> None:
-        """Write the files of a frame, then its line. Raises CliprlError if the disk takes no more."""
+        """Write the files of a frame (H, W, 3) with labels (H, W), then its line. Raises CliprlError if the disk is full."""
         palette = [*(spec.color for spec in self._classes), *[UNSURE_COLOR] * (256 - len(self._classes))]
         colors = np.array(palette, np.uint8)
         self._write(self.folder / "masks" / f"{name}.png", encode_png(labels, palette))

@@ -41,7 +41,7 @@ class PromptBundle:
 
 
 def kind_of(embedding: NDArray[np.float32], bundle: Bundle) -> str:
-    """Return "instrument" or "tissue": the kind of the bundle's class, other than the background, that is nearest to a text."""
+    """Return "instrument" or "tissue": the kind of the bundle's class, other than the background, nearest to a text (E,)."""
     near = np.argsort(-(bundle.embeddings @ embedding))
     kinds = [bundle.manifest.classes[i].kind for i in near]
     return next((kind for kind in kinds if kind in ("instrument", "tissue")), "instrument")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import cliprl.models.labelling.transformers_network  # noqa: F401 - registers its kind
 from cliprl.engines import CliprlError, UsageError, open_bundle
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.promptable import open_promptable
 from cliprl.models.data.sample import IGNORE
+from cliprl.models.evaluation.study_command import counting_progress
 from cliprl.models.labelling.pseudo_labels.folder import LabelFolder
 from cliprl.models.labelling.pseudo_labels.frames import LabelFrame, check_sources, iterate_frames
 from cliprl.models.labelling.pseudo_labels.labeller import PromptLabeller
@@ -62,7 +62,7 @@ def run_labelling(options: LabelOptions, console: Console) -> LabelSummary:
     }
     with LabelFolder(options.out, labeller.classes, settings, consecutive=not images) as folder:
         before, labelled = len(folder.done), 0
-        with _progress(console) as progress:
+        with counting_progress(console) as progress:
             task = progress.add_task("labelling", total=images or None, completed=before)
             for frame in iterate_frames(options.sources, folder.has, options.every):
                 labelled += label_frame(labeller, folder, frame)
@@ -101,8 +101,3 @@ def network_hashes(spec: str) -> dict[str, str]:
     """Return the SHA-256 of the files that the specification of a promptable network names, by file name."""
     paths = [Path(part) for part in spec.partition(":")[2].split(",") if part]
     return {path.name: file_hash(path) for path in paths if path.is_file()}
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)

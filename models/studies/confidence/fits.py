@@ -91,7 +91,7 @@ def calibration_error(chance: NDArray[np.floating], right: NDArray[np.bool_]) ->
 
 
 def best_threshold(values: Values, positive: NDArray[np.bool_]) -> float:
-    """Return the threshold with the largest sum of sensitivity and specificity (Youden's index)."""
+    """Return the threshold of values (n,) with the largest sum of sensitivity and specificity (Youden's index)."""
     order = np.sort(np.unique(values))
     found = [(values[positive] >= t).mean() + (values[~positive] < t).mean() for t in order]
     return round(float(order[int(np.argmax(found))]), 4)

@@ -65,7 +65,7 @@ def write_skin(folder: Path) -> int:
 
 
 def red_shares(row: Row, context: DatasetContext) -> NDArray[np.float64]:
-    """Return the red share of each scored image of a row; 0 for one that is too dark."""
+    """Return the red share of each scored image of a row, (n,); 0 for one that is too dark."""
     data = open_dataset(row.set.data, "test", context)
     shares = [red_share(frame_of_image(data[index].image)) for index in range(0, len(data), row.set.every)]
     return np.array([DARK_SHARE if share is None else share for share in shares])
@@ -111,7 +111,7 @@ def compare_rules(
 def guard_scores(
     measured: list[tuple[Row, NDArray[np.float64], NDArray[np.float64]]], unfamiliar: float
 ) -> dict[str, Any]:
-    """Return AUCs and shares of images judged to be outside, of rows with 1 - red share and distance of each image."""
+    """Return AUCs and shares of images judged to be outside, of rows with 1 - red share and distance (n,) of each image."""
     middle = 1 - (ENTER + LEAVE) / 2
     rules: dict[str, Callable[[Values, Values], Values]] = {
         "red share": lambda gray, far: gray,

@@ -76,6 +76,6 @@ def _square(
 
 
 def shaded(view: Image, mask: NDArray[np.bool_]) -> Image:
-    """Return a view with less contrast around the region."""
+    """Return a view uint8 (H, W, 3) with less contrast around the region (H, W)."""
     share = _AROUND + (1 - _AROUND) * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 2)[..., None]
     return np.asarray(view * share + 110 * (1 - share), np.uint8)

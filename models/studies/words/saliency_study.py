@@ -87,7 +87,7 @@ def _map(model: SaliencyModel, image: NDArray[np.uint8], word: str) -> NDArray[n
 
 
 def rank_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return Spearman's rank correlation of two flat arrays without many equal values."""
+    """Return Spearman's rank correlation of two arrays (n,) without many equal values."""
     ranks = np.stack([one, other]).argsort(kind="stable").argsort(kind="stable")
     return float(np.asarray(np.corrcoef(ranks))[0, 1])
 

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.packet import Packet
 
-from cliprl.engines import CliprlError
+from cliprl.engines.errors import CliprlError, line_of
 from cliprl.pipeline.core.child_process import SHARED_BYTES, planes_in
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import StreamInfo
@@ -218,5 +218,5 @@ class NvencProcess:
             encoder = RemoteEncoder(self._process, first, info, self._options, seconds=self._seconds, **settings)
             encoder.add_to(container)
         except (OSError, ValueError, av.error.FFmpegError) as error:
-            raise HardwareEncoderError(" ".join(str(error).split())) from error
+            raise HardwareEncoderError(line_of(error)) from error
         return encoder

@@ -10,8 +10,8 @@ import av
 import numpy as np
 from av.codec.hwaccel import HWAccel
 
-from cliprl.engines import CliprlError
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
+from cliprl.engines.errors import CliprlError, line_of
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.cuda.context import GpuContext
@@ -41,7 +41,7 @@ def open_on_gpu(
         _check_format(name, stream)
         return NvdecSource(name, device, index, stream)
     except (CliprlError, OSError, ValueError, RuntimeError, NotImplementedError, av.error.FFmpegError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = line_of(error)
         log(f"no NVDEC for this video ({reason}): it is decoded on the CPU and sent to the GPU from pinned memory")
         return None
 

@@ -11,6 +11,7 @@ import av
 
 from cliprl.engines import CliprlError, available_cpus
 from cliprl.engines.backends.cuda_graph import CAPTURE_LOCK
+from cliprl.engines.errors import line_of
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec, StreamInfo
 from cliprl.pipeline.cuda.codecs import nvenc
@@ -92,7 +93,7 @@ def why_not_in_process(make: WorkFactory, seconds: float = TRIAL_SECONDS) -> str
         finally:
             process.close()
     except (CliprlError, OSError) as error:
-        return " ".join(str(error).split())
+        return line_of(error)
 
 
 def _try_encoding(gpu: Gpu, encoding: Encoding, width: int, height: int, chosen: dict[str, str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cliprl.engines import EngineCache, EngineError, ignore_message
 from cliprl.engines.cache.cache_store import StoredEntry
+from cliprl.engines.errors import line_of
 
 KERNEL_FOLDER = Path(__file__).parents[1] / "kernels"
 MAIN = "all.cu"
@@ -59,7 +60,7 @@ def compiler() -> tuple[str, str]:
         major, minor = _checked(nvrtc, None, nvrtc.nvrtcVersion())
         return "nvrtc", f"{major}.{minor}"
     except (ImportError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = line_of(error)
     found = shutil.which("nvcc")
     if found is None:
         raise EngineError(

@@ -8,7 +8,7 @@ from ctypes import addressof, c_void_p, sizeof
 from importlib import import_module
 from typing import Any, Protocol
 
-from cliprl.engines import EngineError, UsageError
+from cliprl.engines.errors import EngineError, UsageError, line_of
 from cliprl.pipeline.cuda.kernels.kernel_arguments import KERNELS, Arguments, grid_of
 
 # CU_STREAM_NON_BLOCKING of cuda.h: the stream does not synchronize with the default stream.
@@ -22,11 +22,9 @@ class Launcher(Protocol):
 
     def stream(self, *, urgent: bool = False) -> int:
         """Create a stream that lives as long as the launcher; return its handle. `urgent` asks for the highest priority."""
-        ...
 
     def launch(self, arguments: Arguments, stream: int) -> None:
         """Enqueue a kernel on a stream. May be called from any thread."""
-        ...
 
 
 class BindingsLauncher:
@@ -169,4 +167,4 @@ def _ordered() -> tuple[type[BindingsLauncher] | type[PycudaLauncher], ...]:
 def _why(name: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"not installed: {_INSTALL[name]}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return line_of(error)

@@ -13,7 +13,6 @@ import av
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import OutputSpec
-from cliprl.pipeline.core.nv12 import check_planes
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.base import FileSink
@@ -82,7 +81,7 @@ class VideoSink(FileSink):
         self._encoder: VideoEncoder | None = None
 
     def _open(self, first: Frame) -> VideoEncoder:
-        check_planes(first)
+        first.check_planes()
         stream = self.open_stream(self._codec, first.time_base)
         return self._make(stream, first, self.info, **self._settings)
 

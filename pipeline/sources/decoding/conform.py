@@ -23,7 +23,6 @@ class Writer(Protocol):
 
     def write(self, image: av.VideoFrame, luma: Plane, chroma: Plane, color: ColorSpace) -> None:
         """Write `image` into planes of its size."""
-        ...
 
 
 class Conformer:
