@@ -17,8 +17,9 @@ from cliprl.models.data.label_mapping import ClassMap
 from cliprl.models.data.sample import IGNORE, Image, Sample
 from cliprl.models.evaluation.scoring.evaluator import Evaluator
 from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.viewport import Viewport, cell_centers, inside_cells
+from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.overlay.upsample import labels_at_frame
+from cliprl.pipeline.view.grid_warp import cell_centers
 
 
 class Predictor(Protocol):

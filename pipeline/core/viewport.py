@@ -97,13 +97,6 @@ def map_points(matrix: NDArray[np.float64], points: NDArray[np.floating]) -> NDA
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float64)
 
 
-def cell_centers(view: Viewport, height: int, width: int) -> NDArray[np.float64]:
-    """Return the centers of the cells of a grid over the network input as (x, y) in the frame: (height, width, 2)."""
-    x = (np.arange(width) + 0.5) * view.network_width / width
-    y = (np.arange(height) + 0.5) * view.network_height / height
-    return map_points(network_to_frame(view), np.stack(np.meshgrid(x, y), axis=-1))
-
-
 @lru_cache(maxsize=8)
 def inside_cells(view: Viewport, height: int, width: int) -> NDArray[np.bool_]:
     """Which cells of a grid over the network input lie in the endoscope's image, by their centers: bool (height, width).

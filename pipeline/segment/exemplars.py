@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from cliprl.engines import MAX_CLASSES, Bundle, ClassSpec, Engine, UsageError, compile_engine
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.nv12 import upright
-from cliprl.pipeline.core.viewport import Box, Viewport, cell_centers, inside_cells
+from cliprl.pipeline.core.viewport import Box, Viewport, inside_cells
 from cliprl.pipeline.segment.prompts import unlike
 from cliprl.pipeline.segment.segmenter import CpuPreprocessor
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
+from cliprl.pipeline.view.grid_warp import cell_centers
 
 Vectors = NDArray[np.float32]
 # Returns the frame that an image file holds.

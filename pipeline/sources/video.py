@@ -12,7 +12,6 @@ from typing import Any
 
 import av
 
-from cliprl.engines import CliprlError
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 from cliprl.pipeline.core.passthrough import passthrough_of
@@ -21,11 +20,11 @@ from cliprl.pipeline.sources.decoding import playlist
 from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
 from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder, PresentationClock
 from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
-from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption
+from cliprl.pipeline.sources.decoding.encryption import encryption_error, find_encryption, no_frame_error
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
 from cliprl.pipeline.sources.decoding.stream_selection import select, timeline_of
-from cliprl.pipeline.sources.errors import explain, redact, wrapping_of
+from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.probe import check_file, end_note, has_end, probe_stream, stated_frames, write_state
 from cliprl.pipeline.sources.registry import SourceOptions, register_source
 
@@ -108,11 +107,7 @@ class VideoSource(FrameSource):
         self._index = 0
         self._held = self._decode()
         if self._held is None:
-            if how := find_encryption(self._name):
-                raise encryption_error(self._name, how)
-            if what := wrapping_of(self._name):
-                raise CliprlError(f"{redact(self._name)} is {what}")
-            raise CliprlError(f"no frame in {redact(self._name)} can be decoded: {self._why_none()}")
+            raise no_frame_error(self._name, self._container, in_order=self._is_pipe() or not self._local)
         info, self.crop = probe_stream(self._name, self._container, stream, self._held.image, self._decoder.context)
         self._passthrough.move_chapters(-self._timeline.moved)
         super().__init__(StreamInfo(**info, live=live, passthrough=self._passthrough))
@@ -138,14 +133,6 @@ class VideoSource(FrameSource):
     def _is_pipe(self) -> bool:
         """Whether the data come from a pipe, at the pace of its writer."""
         return self._local and not os.path.isfile(self._name)
-
-    def _why_none(self) -> str:
-        if "mp4" in self._container.format.name and (self._is_pipe() or not self._local):
-            return (
-                "it is cut off, or its index lies behind its frames, which takes a file on disk: name the file itself, "
-                "or put the index first (ffmpeg -i INPUT -c copy -movflags +faststart OUTPUT)"
-            )
-        return "it is cut off or damaged; copy it again"
 
     def _decode(self) -> Decoded | None:
         try:
@@ -214,11 +201,8 @@ class VideoSource(FrameSource):
         shown, stated = self._end_seconds - self._first_seconds, self.info.seconds
         if self._counts_from_zero:
             shown = max(shown, self._end_seconds + float(self._timeline.moved))
-        absent = (stated or 0.0) - shown
-        early = missing <= 0 and not self._timeline.jumps and absent > self._slack
-        if early and self._container.format.name.startswith("hls"):
-            early = absent > self._slack + playlist.rounding_error(self._name)
-        if early:
+        counts = missing <= 0 and not self._timeline.jumps
+        if counts and playlist.ends_early(self._name, self._container, (stated or 0.0) - shown, self._slack):
             self.note(f"the frames end after {shown:.1f} s; the file states {stated:.1f} s")
 
     def close(self) -> None:

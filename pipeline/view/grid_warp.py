@@ -1,4 +1,4 @@
-"""Move the values of a grid from one field of view to another."""
+"""The cells of a grid in the frame, and the move of their values from one field of view to another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.core.viewport import Viewport, map_points, network_to_frame
 
 
 def grid_map(old: Viewport, new: Viewport, grid: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -40,3 +40,10 @@ def warp_grid(logits: NDArray[np.float32], old: Viewport, new: Viewport) -> NDAr
         for plane in logits[0]
     ]
     return np.stack(moved)[None].astype(np.float32, copy=False)
+
+
+def cell_centers(view: Viewport, height: int, width: int) -> NDArray[np.float64]:
+    """Return the centers of the cells of a grid over the network input as (x, y) in the frame: (height, width, 2)."""
+    x = (np.arange(width) + 0.5) * view.network_width / width
+    y = (np.arange(height) + 0.5) * view.network_height / height
+    return map_points(network_to_frame(view), np.stack(np.meshgrid(x, y), axis=-1))

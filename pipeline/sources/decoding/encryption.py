@@ -1,12 +1,14 @@
-"""Detection of encryption in an input that can't be decoded."""
+"""Why an input can't be decoded: its encryption, or another kind of file."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+from cliprl.engines import CliprlError
 from cliprl.pipeline.sources.decoding.playlist import read_playlist, resolve, variants
-from cliprl.pipeline.sources.errors import Problem, SourceError, redact, source_error
+from cliprl.pipeline.sources.errors import Problem, SourceError, redact, source_error, wrapping_of
 
 # Bytes searched at the beginning and at the end of a file.
 _LOOKED_AT = 1 << 20
@@ -29,6 +31,21 @@ def encryption_error(name: str, how: str) -> SourceError:
         Problem.CODEC,
         f"{redact(name)} is encrypted ({how}) and can't be read: decrypt it with its key first",
     )
+
+
+def no_frame_error(name: str, container: Any, *, in_order: bool) -> CliprlError:
+    """Return the error for an open input of which no frame can be decoded; `in_order`: it can't be sought in."""
+    if how := find_encryption(name):
+        return encryption_error(name, how)
+    if what := wrapping_of(name):
+        return CliprlError(f"{redact(name)} is {what}")
+    why = "it is cut off or damaged; copy it again"
+    if in_order and "mp4" in container.format.name:
+        why = (
+            "it is cut off, or its index lies behind its frames, which takes a file on disk: name the file itself, "
+            "or put the index first (ffmpeg -i INPUT -c copy -movflags +faststart OUTPUT)"
+        )
+    return CliprlError(f"no frame in {redact(name)} can be decoded: {why}")
 
 
 def find_encryption(name: str) -> str | None:

@@ -102,6 +102,13 @@ def check_playlist(name: str) -> None:
             )
 
 
+def ends_early(name: str, container: Any, absent: float, slack: float) -> bool:
+    """Return whether the frames of an input end too early: `absent` seconds before the end that it states, and not `slack`."""
+    if absent > slack and container.format.name.startswith("hls"):
+        slack += rounding_error(name)
+    return absent > slack
+
+
 def rounding_error(name: str) -> float:
     """Return by how many seconds the duration of a playlist may be wrong, because it states whole seconds for each segment."""
     text = read_playlist(name)

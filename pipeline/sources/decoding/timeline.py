@@ -28,26 +28,17 @@ WITHOUT_PRESENTATION_TIMES = ("avi", "asf")
 
 
 class TimedPacket(Protocol):
-    """The part of a packet that holds its time; times in units of `time_base` seconds."""
+    """The part of a packet that holds its time; times in units of `time_base` seconds, a duration of None or 0 is unknown.
+
+    is_discard: it is decoded and not shown, such as what comes between a key frame and the first frame of an edit.
+    """
 
     pts: int | None
     dts: int | None
-
-    @property
-    def duration(self) -> int | None:
-        """How long it lasts; None or 0 if unknown."""
-
-    @property
-    def time_base(self) -> Fraction:
-        """The unit, in seconds."""
-
-    @property
-    def stream_index(self) -> int:
-        """The stream that it is of."""
-
-    @property
-    def is_discard(self) -> bool:
-        """Whether it is decoded and not shown, such as what comes between a key frame and the first frame of an edit."""
+    duration: int | None
+    time_base: Fraction
+    stream_index: int
+    is_discard: bool
 
 
 P = TypeVar("P", bound=TimedPacket)
