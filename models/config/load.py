@@ -122,8 +122,9 @@ def _message(fault: FieldFault, defaults: Recipe | TuneConfig) -> str:
     name, value = ".".join(names), repr(fault.value)[:80]
     if fault.unknown:
         known = _known_settings(defaults, names[:-1])
-        near = get_close_matches(names[-1], known, 1)
-        hint = f"did you mean {near[0]}? It must be " if near else ""
+        elsewhere = [full for full in _flatten(asdict(defaults)) if full.split(".")[-1] == names[-1]]
+        near = " or ".join(elsewhere[:3] or get_close_matches(names[-1], known, 1))
+        hint = f"did you mean {near}? It must be " if near else ""
         return f"unknown setting '{name}': {hint}one of {', '.join(known)}"
     if fault.kind == "dataclass_type":
         first_of_section = _known_settings(defaults, names)[0]

@@ -461,6 +461,7 @@ def test_the_folder_follows_the_recipe_and_the_scores_are_shown(
     [
         ("supervised.stepz=3", "unknown setting 'supervised.stepz'"),
         ("sed]=3", "unknown setting 'sed]': did you mean seed"),
+        ("scenes=3", r"did you mean data\.scenes or scoring\.scenes\? It must be one of name"),
         ("supervised.steps=many", "'supervised.steps' is 'many': it must be of type int"),
         ("supervised.steps=-1", "must not be negative"),
         ("supervised.rate=nan", "'supervised.rate' is nan: it must be finite"),
