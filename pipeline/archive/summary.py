@@ -17,7 +17,9 @@ from cliprl.pipeline.sinks.report.page import PAGE_STYLE
 PAGE = "index.html"
 # Files that are no videos, listed on the page.
 _MOST_OTHERS = 200
-_STYLE = PAGE_STYLE + "td { overflow-wrap: anywhere; } td.n, th.n { white-space: nowrap; }"
+_STYLE = (
+    PAGE_STYLE + "td { overflow-wrap: anywhere; } @media (min-width: 40rem) { td.n, th.n { white-space: nowrap; } }"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,9 @@ def test_the_page_needs_nothing_from_outside() -> None:
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert not re.search(r"url\((?!#)|@import", text)
     assert page.tags.count("svg") >= 8
+    assert not re.search(r' id="[^"]*_\d+"', text), "the same in each plot"
+    assert len(re.findall(r"<svg aria-label=", text)) == page.tags.count("svg"), "each is named"
+    assert re.search(r"@media print {[^}]*}\s*\.wide { overflow: visible; }", text), "paper does not scroll"
     assert "a note &amp; more" in text
     assert not re.search(r"\bnan\b", text)
     assert len(re.findall(f"stroke: {plots.COLORS[0]}", text)) >= 2

@@ -110,6 +110,8 @@ def test_the_set_is_complete_and_can_be_trained_on(frames: Path) -> None:
     assert records[0]["unsure"] == pytest.approx(1 / 6, abs=1e-6)
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert page.count("<img") == 12
+    assert "figure{display:inline-block" in page, "WebKit prints half a figure of a flexible box"
+    assert page.index("<main>") < page.index("<h1>")
     assert (folder / "sheet" / "b" / "image11.jpg").is_file()
 
 

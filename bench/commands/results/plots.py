@@ -100,4 +100,4 @@ def _svg(draw: Any, height: float) -> str:
         draw(figure, figure.subplots())
         figure.savefig(file, format="svg", metadata=_UNNAMED)
     text = file.getvalue()
-    return re.sub(r' id="[A-Za-z0-9]+_\d+"', "", text[text.index("<svg") :]).replace("<svg", '<svg role="img"', 1)
+    return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text[text.index("<svg") :]).replace("<svg", '<svg role="img"', 1)

@@ -9,21 +9,25 @@ from urllib.parse import quote
 
 from cliprl.engines import ClassSpec
 
+_VIEWPORT = "<meta name='viewport' content='width=device-width, initial-scale=1'>"
 _STYLE = (
-    "body{font:14px system-ui;margin:1rem;background:#fff;color:#111}main{display:flex;flex-wrap:wrap;gap:.6rem}"
-    "figure{margin:0;width:320px}img{width:100%}figcaption{overflow-wrap:anywhere}"
-    "i{display:inline-block;width:.8em;height:.8em;margin-right:.3em;border:1px solid #555}"
+    "body{font:14px system-ui,sans-serif;margin:1rem;background:#fff;color:#111}figcaption{overflow-wrap:anywhere}"
+    "h1{font-size:1.5rem;overflow-wrap:anywhere}"
+    "figure{display:inline-block;vertical-align:top;margin:0 .6rem .6rem 0;width:320px;max-width:100%}img{width:100%}"
+    "i{display:inline-block;width:.8em;height:.8em;margin-right:.3em;border:1px solid #555}*{print-color-adjust:exact}"
+    "@page{margin:12mm}@media print{body{margin:0;font-size:11px}figure{width:47%;break-inside:avoid}}"
 )
 
 
 def sheet_html(title: str, classes: Sequence[ClassSpec], records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the page part by part: a legend, then an overlay with its scores for each record."""
-    yield f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title><style>{_STYLE}</style>\n"
-    yield f"<h1>{escape(title)}</h1><p>"
+    yield f"<!doctype html><html lang='en'><meta charset='utf-8'>{_VIEWPORT}"
+    yield f"<title>{escape(title)}</title><style>{_STYLE}</style>\n"
+    yield f"<main><h1>{escape(title)}</h1><p>"
     for spec in classes[1:]:
         color = f"rgb{spec.color}"
         yield f"<i style='background:{color}'></i>{escape(spec.name)} "
-    yield "<i style='background:#fff'></i>unsure</p>\n<main>\n"
+    yield "<i style='background:#fff'></i>unsure</p>\n"
     for record in records:
         name = str(record["name"])
         place = quote(name, errors="surrogateescape")

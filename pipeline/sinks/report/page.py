@@ -1,4 +1,4 @@
-"""The report as one HTML page: it needs no network and no scripts, and prints on A4."""
+"""The report as one HTML page: it needs no network and no scripts, and prints on any paper."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ dd { margin: 0; font-size: 1.25rem; font-weight: 600; }
 .frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .7rem; }
 figure { margin: 0; break-inside: avoid; } img { width: 100%; display: block; } figcaption { font-size: .85rem; color: #444; }
 tr, dl div { break-inside: avoid; } h2 { break-after: avoid; }
-@page { size: A4; margin: 15mm; }
-@media print { body { margin: 0; max-width: none; padding: 0; font-size: 11px; } * { print-color-adjust: exact; } }
+@media (max-width: 40rem) { body { padding: 0 .5rem; } th, td { padding: .2rem; font-size: .8rem; overflow-wrap: anywhere; } }
+@page { margin: 15mm; }
+@media print { body { margin: 0; max-width: none; padding: 0; font-size: 11px; } * { print-color-adjust: exact; }
+  .frames { display: block; } figure { display: inline-block; width: 31%; margin: 0 1% .7rem 0; vertical-align: top; } }
 """
 _QUALITY_TITLES = {"haze": "Haze, smoke", "brightness": "Brightness", "noise": "Noise"}
 _QUALITY_NOTE = (

@@ -64,6 +64,7 @@ export class Screen extends EventTarget {
   #failures = 0;
   #lastRtc = 0;
   #drawn = new Map();
+  #undisplayed = null; // the capture time of an image that was drawn
   transport = "jpeg";
   preference = "auto";
 
@@ -149,12 +150,23 @@ export class Screen extends EventTarget {
       if (pane && !pane.usesVideo && !late) {
         this.#drawn.set(view, index);
         pane.draw(bitmap, bitmap.width, bitmap.height);
-        if (pane === this.live) requestAnimationFrame((now) => this.#report(now, captured));
+        if (pane === this.live) this.#reportNext(captured);
       }
       bitmap.close();
     } finally {
       this.#link.send({ ack: view });
     }
+  }
+
+  // Report the newest image that was drawn until the browser displays: it may display none for seconds, or one of two.
+  #reportNext(captured) {
+    const waits = this.#undisplayed !== null;
+    this.#undisplayed = captured;
+    if (waits) return;
+    requestAnimationFrame((now) => {
+      this.#report(now, this.#undisplayed);
+      this.#undisplayed = null;
+    });
   }
 
   async #connect() {

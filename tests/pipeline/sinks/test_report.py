@@ -268,11 +268,13 @@ def test_axe_finds_nothing_in_the_page(page: Any, width: int) -> None:
     assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_the_page_prints_on_a4(page: Any) -> None:
-    printed = page.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, "printBackground": True})
+@pytest.mark.parametrize(("width", "height"), [(595, 842), (612, 792)])
+def test_the_page_prints_on_the_paper_of_the_printer(page: Any, width: int, height: int) -> None:
+    paper = {"paperWidth": width / 72, "paperHeight": height / 72, "preferCSSPageSize": True}
+    printed = page.execute_cdp_cmd("Page.printToPDF", paper | {"printBackground": True})
     pdf = base64.b64decode(printed["data"])
     sizes = {tuple(map(float, box.split(b"]")[0].split())) for box in pdf.split(b"/MediaBox [")[1:]}
-    assert {(round(right), round(bottom)) for _, _, right, bottom in sizes} == {(595, 842)}
+    assert {(round(right), round(bottom)) for _, _, right, bottom in sizes} == {(width, height)}
 
 
 def test_a_live_session_writes_a_report_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,15 @@ def test_an_image_is_marked_before_its_page_is_seen_again(page: Any) -> None:
     assert page.find_element("id", "banner").is_displayed()
 
 
+def test_images_that_are_not_displayed_yet_count_once(page: Any) -> None:
+    """A browser that displays nothing for seconds, as WebKit does of a covered window, draws on."""
+    use_mjpeg(page)
+    page.execute_script("window.waiting = []; window.requestAnimationFrame = (call) => waiting.push(call)")
+    assert moves(page)
+    assert moves(page)
+    assert page.execute_script("return waiting.length") == 1
+
+
 # A page whose clock stood still for 20 s while the program's went on: 8 answers before, one after.
 SLEPT = """
 const done = arguments[0];

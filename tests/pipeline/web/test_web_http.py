@@ -559,6 +559,9 @@ def test_the_page_without_its_scripts_names_the_plain_image(viewer: WebViewer) -
     (banner,) = re.findall(r'<p class="banner"[^>]*>.*?</p>', page)
     assert "hidden" not in banner
     assert '<a href="stream.mjpg">' in banner
+    assert '<div class="held"><canvas id="correct-canvas"' in page, (
+        "in WebKit a canvas of 100 % outgrows its row of a grid"
+    )
     controls = re.findall(r"<(?:select|input type=.(?:range|radio|checkbox))[^>]*>", page)
     assert len(controls) == 9
     assert all('autocomplete="off"' in one for one in controls), "Firefox restores what the scripts do not know of"
