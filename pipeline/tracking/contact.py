@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 from cliprl.pipeline.tracking.appearance import Appearance
+from cliprl.pipeline.tracking.groups import TIP
 from cliprl.pipeline.tracking.shafts import Mask, border
 from cliprl.pipeline.tracking.track import Track
 
@@ -37,19 +38,24 @@ Divided = tuple[NDArray[np.intp], NDArray[np.uint16]]
 class CellMaps:
     """What is known of the cells of a frame, each (h, w).
 
-    groups: uint8, the class group. tips: uint8, 1 for classes of tips. edge: flat indices of the outermost cells of the field of
-    view, in order around it.
+    groups: uint8, the class group. kinds: uint8, the kind of the class in its group. edge: flat indices of the outermost cells of
+    the field of view, in order around it.
     """
 
     groups: NDArray[np.uint8]
-    tips: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
     edge: NDArray[np.intp]
     looks: Appearance | None
 
     @cached_property
+    def tips(self) -> Mask:
+        """uint8, 1 for classes of tips."""
+        return np.asarray(self.kinds == TIP).view(np.uint8)
+
+    @cached_property
     def codes(self) -> NDArray[np.uint8] | None:
-        """The color code of each cell, uint8: its color, and whether its class is that of a tip. None if the image is unknown."""
-        return None if self.looks is None else np.asarray(self.looks.colors * 2 + self.tips, np.uint8)
+        """The color code of each cell, uint8: its color and the kind of its class. None if the image is unknown."""
+        return None if self.looks is None else np.asarray(self.looks.colors * 4 + self.kinds, np.uint8)
 
 
 class NearestKeys:
@@ -209,13 +215,20 @@ def _costs(
 
 def beside_line(mask: Mask) -> NDArray[np.float32]:
     """Return how far each cell lies beside the long axis of a mask, in half widths."""
-    m = cv2.moments(mask, binaryImage=True)
+    x, y, offset = long_axis(cv2.moments(mask, binaryImage=True))
+    rows, columns = (np.arange(count, dtype=np.float32) for count in mask.shape)
+    across = columns * np.float32(x) - np.float32(offset) - rows[:, None] * np.float32(y)
+    return np.abs(across, out=across)
+
+
+def long_axis(m: Mapping[str, float]) -> tuple[float, float, float]:
+    """Return x, y and offset for the long axis of a mask of moments `m`.
+
+    column * x - row * y - offset is how far a cell lies beside it, in half widths.
+    """
     count = max(m["m00"], 1)
     angle = 0.5 * math.atan2(2 * m["mu11"], m["mu20"] - m["mu02"])
     spread = (m["mu20"] + m["mu02"]) / 2 - math.hypot((m["mu20"] - m["mu02"]) / 2, m["mu11"])
     half_width = max(math.sqrt(max(spread, 0) / count) * math.sqrt(3), 1.0)
     y, x = math.cos(angle) / half_width, math.sin(angle) / half_width
-    offset = m["m10"] / count * x - m["m01"] / count * y
-    rows, columns = (np.arange(count, dtype=np.float32) for count in mask.shape)
-    across = columns * np.float32(x) - np.float32(offset) - rows[:, None] * np.float32(y)
-    return np.abs(across, out=across)
+    return x, y, m["m10"] / count * x - m["m01"] / count * y

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cliprl.engines import ClassSpec
 
 TOOL = "instrument"
+# The kind of the classes of tips.
+TIP = 1
 # Words in the names of the classes of tips: an instrument does not enter the field of view by its tip.
 _TIPS = frozenset({"clasper", "jaw", "blade", "wrist", "tip"})
 # Words in the names of classes that are no instruments to operate with.
@@ -23,12 +25,13 @@ _THINGS = frozenset({"thread", "suture", "needle", "clamp", "clip", "gauze", "sw
 class ClassGroups:
     """table: uint8 (256,), the group of each class, from 1; 0 for classes without instances. names: those of groups 1, 2, …
 
-    tips: uint8 (256,), 1 for classes of tips, such as jaws.
+    kinds: uint8 (256,), TIP for classes of tips, such as jaws; of the others of a group 0 for the first, 2 for the second, 3 for
+    all further ones.
     """
 
     table: NDArray[np.uint8]
     names: tuple[str, ...]
-    tips: NDArray[np.uint8]
+    kinds: NDArray[np.uint8]
 
     @cached_property
     def _may_change(self) -> NDArray[np.uint8]:
@@ -77,9 +80,14 @@ class ClassGroups:
         table = np.zeros(256, np.uint8)
         for class_id, name in groups.items():
             table[class_id] = names.index(name) + 1
-        tip_table = np.zeros(256, np.uint8)
-        tip_table[list(tips)] = 1
-        return cls(table, names, tip_table)
+        kinds, tips, met = np.zeros(256, np.uint8), set(tips), dict.fromkeys(names, 0)
+        for class_id in sorted(groups):
+            if class_id in tips:
+                kinds[class_id] = TIP
+            else:
+                kinds[class_id] = (0, 2, 3)[min(met[groups[class_id]], 2)]
+                met[groups[class_id]] += 1
+        return cls(table, names, kinds)
 
 
 def _has_word(name: str, words: frozenset[str]) -> bool:

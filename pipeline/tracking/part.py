@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.tracking.contact import CellMaps, beside_line
+from cliprl.pipeline.tracking.contact import CellMaps, beside_line, long_axis
 from cliprl.pipeline.tracking.memory import Embedding
 from cliprl.pipeline.tracking.shafts import Mask, Shaft, contacts, find_shafts, middle_of, same_entry
 from cliprl.pipeline.tracking.track import Track
@@ -22,6 +22,8 @@ _GAP, _OF_REST = 16, 0.25
 _TIP = 0.9
 # Half widths beside the long axis of a cut-off part within which the piece of its shaft lies that enters.
 _BESIDE = 2.0
+# Cells between an instrument and what may be its end at most, and how far beside its line that may lie for each of them.
+_AHEAD, _BENT = 32.0, 0.2
 # Cells between the pieces of an instrument.
 _NEAR = 12
 
@@ -33,6 +35,7 @@ class Part:
     maps: what is known of the cells of the frame. whole: it is a region by itself, not one of several in a
     region. host: the track that it belongs to if it does not enter through the edge and is no known instrument.
     rest_of: the track that has lost most of its cells in this frame, of which it is the rest unless it is the shaft of another.
+    moments: those of its mask, if they were computed.
     """
 
     mask: Mask
@@ -44,11 +47,24 @@ class Part:
     whole: bool = True
     host: int = 0
     rest_of: int = 0
+    moments: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[NDArray[np.intp]]:
         """Where it reaches the edge of the field of view, but for its tips."""
         return contacts(np.asarray(cv2.subtract(self.mask, self.maps.tips), np.uint8), self.maps.edge)
+
+    @cached_property
+    def axis(self) -> tuple[float, float, float]:
+        """Its `long_axis`."""
+        return long_axis(self.moments)
+
+    def beyond(self, other: Part) -> float:
+        """Return how far beside the long axis of another part it extends, in half widths of that one. Both have `moments`."""
+        x, y, offset = other.axis
+        column, row = self.center.tolist()
+        spread = self.moments["mu20"] * x * x - 2 * self.moments["mu11"] * x * y + self.moments["mu02"] * y * y
+        return float(abs(column * x - row * y - offset)) + math.sqrt(3 * max(spread, 0) / self.cells)
 
     @cached_property
     def is_tip(self) -> bool:
@@ -158,6 +174,28 @@ class Part:
         distance, key = min(found, default=(math.inf, 0))
         return key if distance <= _GAP else 0
 
+    def ahead_of(self, parts: list[Part], tracks: Mapping[int, Track]) -> int:
+        """Return the instrument that enters and towards whose line this part lies, whatever hides it between; 0 if none does.
+
+        The farther it is, the farther it may lie beside the line: wrists bend.
+        """
+        found: list[tuple[float, int]] = []
+        for part in parts:
+            if part.key and part.group == self.group and part.runs and tracks[part.key].id:
+                known = tracks[part.key].shaft
+                for shaft in part.shafts or ([] if known is None else [known]):
+                    offset = self.center - shaft.start
+                    along = float(offset @ shaft.direction)
+                    gap = max(along - shaft.length, 0.0)
+                    if (
+                        along > 0
+                        and gap < _AHEAD
+                        and shaft.is_along(self.center, 1.5 * shaft.half_width + 2 + _BENT * gap)
+                    ):
+                        across = math.hypot(*(offset - along * shaft.direction).tolist())
+                        found.append((across / shaft.half_width, part.key))
+        return min(found, default=(0.0, 0))[1]
+
     def _distance(self, shaft: Shaft) -> float:
         """Return how many cells lie between its nearest cell and the end of a shaft, 0 beside it."""
         rows, columns = self.mask.view(np.bool_).nonzero()
@@ -178,7 +216,7 @@ def make_part(mask: Mask, group: int, key: int, maps: CellMaps) -> Part:
     moments = cv2.moments(mask, binaryImage=True)
     cells = int(moments["m00"])
     center = np.array([moments["m10"], moments["m01"]], np.float32) / np.float32(max(cells, 1))
-    return Part(mask, group, key, cells, center, maps, False)
+    return Part(mask, group, key, cells, center, maps, False, moments=moments)
 
 
 def joint_center(parts: list[Part]) -> NDArray[np.float32]:

@@ -28,6 +28,11 @@ _OF_VANISHED = 0.25
 _YOUNG = 15
 # Frames until which a track may turn out to be a piece of an older one that it touches.
 _PIECE = 60
+# A part is inside another of its region if this share of its cells lies within this number of half widths beside the axis of that
+# one, and it looks less like that one by this at most; frames after which it is of that one.
+_INNER_SHARE, _INNER_WIDTH, _INNER_UNLIKE, _INNER = 0.95, 1.2, 0.1, 3
+# Half widths within which nearly all cells of such a part lie in the mean: others need no look at their cells.
+_OUTER_WIDTH = 1.6
 # Looks, one each fourth frame, after which an instrument that is seen to be two is two.
 _DOUBLED = 5
 
@@ -154,10 +159,41 @@ def _divide(
         return [whole]
     masks = [(key, (shares.owner == key).view(np.uint8)) for key in keys]
     parts = [make_part(mask, whole.group, key, maps) for key, mask in masks if mask.any()]
+    parts = _without_inner(parts, tracks)
     for mask, host in shares.others:
         parts.append(make_part(mask, whole.group, 0, maps))
         parts[-1].host = host
     return parts
+
+
+def _without_inner(parts: list[Part], tracks: Mapping[int, Track]) -> list[Part]:
+    """Give what has lain within a larger part of its region for some frames to the instrument of that one.
+
+    One that slides behind another keeps cells of it otherwise: along both, nothing shows where one ends.
+    """
+    parts = sorted(parts, key=lambda part: part.cells)
+    for place, part in enumerate(parts):
+        host = next((other for other in parts[place + 1 :] if _is_inner(part, other, tracks)), None)
+        track = tracks[part.key]
+        if host is None:
+            track.apart = track.age
+        elif track.age - track.apart >= _INNER:
+            mask = np.asarray(cv2.bitwise_or(part.mask, host.mask), np.uint8)
+            rest = [other for other in parts if other is not part and other is not host]
+            return _without_inner([make_part(mask, host.group, host.key, host.maps), *rest], tracks)
+    return parts
+
+
+def _is_inner(part: Part, other: Part, tracks: Mapping[int, Track]) -> bool:
+    """Whether a part lies on the long axis of another within its width, and does not look clearly more like its own track."""
+    if part.beyond(other) > _OUTER_WIDTH:
+        return False
+    x, y, offset = other.axis
+    rows, columns = np.divmod(part.mask.ravel().nonzero()[0], part.mask.shape[1])
+    if np.count_nonzero(np.abs(columns * x - rows * y - offset) <= _INNER_WIDTH) < _INNER_SHARE * part.cells:
+        return False
+    own, host = tracks[part.key], tracks[other.key]
+    return part.look is None or host.likeness(part.look) >= own.likeness(part.look) - _INNER_UNLIKE
 
 
 def _returned(

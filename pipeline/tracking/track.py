@@ -42,10 +42,12 @@ class Track:
     center: float (x, y) in grid cells, where it is or was last seen. cells: how many it has there. age: frames since it was
     first seen. hits: frames in which it was seen. looked: those at its last look. missing: frames since it was seen.
     has_entered: whether it was ever seen to reach the edge of the field of view. shaft: the last one that was seen alone.
-    doubled: successive looks in which it seems to be two instruments. colors: how often its cells have each color code.
+    doubled: successive looks in which it seems to be two instruments. apart: its age when it last lay outside the others of its
+    region. colors: how often its cells have each color code.
     color_costs: how unlike its colors each code is, (256,): minus the logarithm of its frequency. Both None if they are unknown.
-    place: its last cells, uint8 (h, w), while it has been hidden for a short time. before: its cells (h, w) before it lost most
-    of them at once, with their number and its age then, while a rest of it is in view.
+    place: its last cells, uint8 (h, w), while it has been hidden for a short time. around: `around_place` with the place and the
+    side that it is of. before: its cells (h, w) before it lost most of them at once, with their number and its age then, while a
+    rest of it is in view.
     """
 
     key: int
@@ -61,9 +63,11 @@ class Track:
     has_entered: bool = False
     shaft: Shaft | None = None
     doubled: int = 0
+    apart: int = 0
     colors: NDArray[np.float32] | None = None
     color_costs: NDArray[np.float32] | None = None
     place: NDArray[np.uint8] | None = None
+    around: tuple[NDArray[np.uint8], int, NDArray[np.uint8]] | None = None
     before: tuple[NDArray[np.uint8], int, int] | None = None
     memory: EmbeddingMemory = field(default_factory=EmbeddingMemory)
 
@@ -124,7 +128,13 @@ class Track:
         """Return where it is expected while it is hidden for a short time: uint8 (h, w), 1 around its last cells."""
         assert self.place is not None
         side = 2 * (_AROUND + self.missing // _PER_CELL) + 1
-        return np.asarray(cv2.dilate(self.place, np.ones((side, side), np.uint8)), np.uint8)
+        if self.around is None or self.around[0] is not self.place or self.around[1] != side:
+            self.around = (
+                self.place,
+                side,
+                np.asarray(cv2.dilate(self.place, np.ones((side, side), np.uint8)), np.uint8),
+            )
+        return self.around[2]
 
     def is_expected_at(self, mask: NDArray[np.uint8], cells: int) -> bool:
         """Whether nearly all of a region of `cells` cells lies where it is expected while it is hidden."""

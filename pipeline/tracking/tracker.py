@@ -87,8 +87,8 @@ class InstrumentTracker:
         if (alike := self._continued(groups, seen)) is not None:
             return find_instances(*alike, self._tracks, self.groups.names, segmentation)
         looks = None if seen.image is None else Appearance(seen.image, seen.features, shape)
-        tips = np.asarray(cv2.LUT(likeliest.labels, self.groups.tips), np.uint8)
-        maps = CellMaps(groups, tips, field_edge(segmentation.view, *shape), looks)
+        kinds = np.asarray(cv2.LUT(likeliest.labels, self.groups.kinds), np.uint8)
+        maps = CellMaps(groups, kinds, field_edge(segmentation.view, *shape), looks)
         regions = find_regions(maps)
         parts = self._parts(regions, maps, seen)
         self._recognize(parts)
@@ -167,7 +167,7 @@ class InstrumentTracker:
                 part.key = self._hidden_like(part, parts) or part.key
             if part.key and self._tracks[part.key].is_due_for_id_inside:
                 others = [other for other in parts if other.key != part.key]
-                part.key = self._similar(part, others) or part.key
+                part.key = self._similar(part, others) or part.ahead_of(others, self._tracks) or part.key
         if all(part.key for part in parts):
             return
         for part in parts:

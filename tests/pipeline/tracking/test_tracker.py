@@ -31,6 +31,7 @@ CLASSES = tuple(
         ("instrument-shaft", "instrument"),
         ("instrument-wrist", "instrument"),
         ("suturing-needle", "instrument"),
+        ("suction-instrument", "instrument"),
     )
 )
 RED, BLUE = (200, 40, 40), (40, 60, 200)
@@ -525,7 +526,7 @@ def test_thousands_of_frames_leave_few_tracks() -> None:
 def test_needles_are_not_parts_of_instruments() -> None:
     groups = ClassGroups.of(CLASSES)
     assert groups.names == ("instrument", "suturing-needle")
-    assert groups.table[:5].tolist() == [0, 1, 1, 2, 0]
+    assert groups.table[:6].tolist() == [0, 1, 1, 2, 1, 0]
 
 
 def test_masks_without_an_image_are_tracked_by_place() -> None:
@@ -570,3 +571,29 @@ def test_one_that_returns_beside_another_has_its_id(scene: Scene) -> None:
     for row in (33, 32, 31, 30, 29):
         found = scene.show(left(40, row), left(8, 40, BLUE))
     assert (found.ids[28, 10], found.ids[40, 5]) == (1, 2)
+
+
+def test_an_end_behind_a_wide_cover_is_none(scene: Scene) -> None:
+    scene.show()
+    for _ in range(12):  # no shaft leads to it, and it looks otherwise
+        found = scene.show(left(30), ((54, 31), (62, 31), BLUE))
+    assert found.ids[31, 58] == found.ids[30, 10] == 1
+    for _ in range(12):  # beside the line of the shaft
+        found = scene.show(left(30), ((54, 50), (62, 50), BLUE))
+    assert found.ids[50, 58] == 2
+
+
+def test_one_behind_another_keeps_no_piece_of_it(scene: Scene) -> None:
+    for step in range(20):
+        found = scene.show(left(60), left(20, max(42 - step, 30), BLUE))
+    assert found.ids[30, 10] != found.ids[30, 50] == 1
+    for _ in range(8):  # now it passes behind
+        found = scene.show(left(60))
+    assert (ids(found), found.ids[30, 10]) == ([1], 1)
+
+
+def test_the_class_tells_touching_instruments_apart(scene: Scene) -> None:
+    for step in range(30):  # of one color
+        found = scene.show(left(60), left(60, max(42 - step / 2, 32)), classes=(1, 4))
+    wrong = (found.ids == found.ids[34, 30]) != (scene.segmentation.labels == 4)
+    assert np.count_nonzero(wrong) < 70  # a row along both
