@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,11 +32,37 @@ from cliprl.pipeline.web.media.rtc import Peer, PeerLimit
 STATUS_PERIOD = 0.2
 # The largest message or request from a client, in bytes.
 MESSAGE_BYTES = 1 << 16
-# Images on their way to a page at once. More would age in buffers.
-IN_FLIGHT = 2
+# Images on their way to a page at once, and seconds after which one is slow: then a second would only age behind it.
+IN_FLIGHT, _SLOW_S = 2, 0.3
 # The cost of a message that starts or ends images, and of one that starts a WebRTC connection; that of another is 1.
 _VIEWS_COST, _OFFER_COST = 10, 50
 _HEADER = struct.Struct("<IId")
+
+
+class SendWindow:
+    """Limits the images on their way to a page: two, and one while they arrive slowly. For one event loop."""
+
+    def __init__(self) -> None:
+        self._sent: deque[float] = deque()
+        self._most = IN_FLIGHT
+        self._changed = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until one more image may be sent."""
+        while len(self._sent) >= self._most:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def send(self) -> None:
+        """Count an image that is sent now."""
+        self._sent.append(time.monotonic())
+
+    def acknowledge(self) -> None:
+        """Count an image that the page has drawn. More than were sent are ignored."""
+        if self._sent:
+            is_slow = time.monotonic() - self._sent.popleft() > _SLOW_S
+            self._most = 1 if is_slow else IN_FLIGHT
+            self._changed.set()
 
 
 class ViewerSession:
@@ -51,7 +79,7 @@ class ViewerSession:
         self._socket, self._channels, self._status, self._browser = socket, channels, status, browser
         self._limit, self._budget = limit, MessageBudget()
         self._image_tasks: dict[str, asyncio.Task[None]] = {}
-        self._allowed: dict[str, asyncio.BoundedSemaphore] = {}
+        self._windows: dict[str, SendWindow] = {}
         self._peer: Peer | None = None
         self._call: Any = None
 
@@ -84,9 +112,8 @@ class ViewerSession:
         if "ping" in request:
             await self._send({"pong": _number(request, "ping"), "clock": self._status()["clock"]})
         elif "ack" in request:
-            if (allowed := self._allowed.get(str(request["ack"]))) is not None:
-                with suppress(ValueError):  # more images acknowledged than sent
-                    allowed.release()
+            if (window := self._windows.get(str(request["ack"]))) is not None:
+                window.acknowledge()
         elif "want" in request:
             await self._budget.take(_VIEWS_COST)
             self._select_views(_views(request["want"]))
@@ -110,12 +137,13 @@ class ViewerSession:
 
     async def _send_images(self, view: str) -> None:
         channel = self._channels["jpeg", view]
-        allowed = self._allowed[view] = asyncio.BoundedSemaphore(IN_FLIGHT)
+        window = self._windows[view] = SendWindow()
         mailbox = channel.join()
         try:
             while True:
-                await allowed.acquire()
+                await window.wait()
                 packet = await mailbox.take()
+                window.send()
                 header = _HEADER.pack(VIEWS.index(view), packet.index, packet.captured * 1000)
                 await self._socket.send_bytes(header + packet.data)
         except ConnectionError:

@@ -30,6 +30,7 @@ import aiohttp
 
 from cliprl.pipeline.web.address import Address, is_accepted_host, is_loopback
 from cliprl.pipeline.web.server import WebViewer
+from cliprl.pipeline.web.session import SendWindow
 
 Headers = dict[str, str]
 ANY = Address("127.0.0.1", 0, True)
@@ -549,6 +550,31 @@ def test_nonsense_on_the_web_socket_harms_nobody(viewer: WebViewer, message: str
                 pass
 
     asyncio.run(talk())
+
+
+def test_one_slow_image_at_a_time_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("cliprl.pipeline.web.session.time.monotonic", lambda: now)
+
+    async def sent(seconds: float) -> int:
+        """The images that may be sent before an answer, after one that took this long."""
+        nonlocal now
+        window = SendWindow()
+        window.acknowledge()  # of none
+        window.send()
+        now += seconds
+        window.acknowledge()
+        for count in range(5):
+            waiting = asyncio.ensure_future(window.wait())
+            await asyncio.sleep(0)
+            if not waiting.done():
+                window.acknowledge()
+                await waiting
+                return count
+            window.send()
+        return 5
+
+    assert [asyncio.run(sent(seconds)) for seconds in (0.01, 2.0)] == [2, 1]
 
 
 def test_the_page_without_its_scripts_names_the_plain_image(viewer: WebViewer) -> None:
