@@ -97,7 +97,7 @@ def run(source: Path | str, folder: Path) -> None:
 
 def assert_upright(folder: Path, size: tuple[int, int], images: int) -> None:
     """Everything that `run` wrote shows the corners where a viewer of the input saw them."""
-    for name in ("out.mp4", "out.mov", "out.mkv", "out0.ts"):
+    for name in ("out.mp4", "out.mov", "out.mkv", "out-0.ts"):
         videos = as_players_show(folder / name)
         assert len(videos) == images
         for image in videos:
