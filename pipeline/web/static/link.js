@@ -6,7 +6,7 @@ const SAMPLES = 8;
 const COARSE_MS = 10; // browsers round the time
 const SILENCE_MS = 4000; // without a message for longer the connection is given up: a cut network closes nothing
 
-// Whether the program answers. A request is never delayed, but Firefox delays a WebSocket by up to a minute after others failed.
+// Whether the program answers: then a WebSocket that does not open is blocked on the way.
 async function answers() {
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), SILENCE_MS);

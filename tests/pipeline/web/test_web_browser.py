@@ -429,7 +429,7 @@ def test_page_reports_a_lost_server_and_reconnects(chromium: Any, player: Player
     until(lambda: "Connection to the program lost" in text(chromium, "banner"))
     assert text(chromium, "state-text") == "No connection"
     until(lambda: chromium.execute_script("return asked > 1"))
-    assert chromium.execute_script("return opened") == 0, "Firefox delays a WebSocket after others have failed"
+    assert chromium.execute_script("return opened") == 0, "a program that is away is asked by plain requests"
     with serve(player, port=viewer.port):
         until(lambda: text(chromium, "state-text") == "Live")
         assert moves(chromium)
