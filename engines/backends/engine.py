@@ -32,7 +32,8 @@ class TensorSpec:
 class Engine(Protocol):
     """A compiled network with named tensors in and out, on the device it was compiled for.
 
-    at_once: how many runs at a time make a stream of files faster.
+    Engines derive from it, also those of other packages: some members have defaults. at_once: how many runs at a time make a
+    stream of files faster.
     """
 
     backend: str

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from onnx import shape_inference
-
 from cliprl.engines.bundle.bundle import IMAGE, RANGES_FILE
 from cliprl.engines.errors import EngineError
 from cliprl.engines.onnx.calibration import read_ranges
@@ -37,7 +35,6 @@ def load_graph_as(
     try:
         from cliprl.engines.onnx.dynamic_conv import load_graph
         from cliprl.engines.onnx.fp16 import to_fp16
-        from cliprl.engines.onnx.load import set_batch
         from cliprl.engines.onnx.static_shapes import set_input_size
     except ImportError as error:
         raise EngineError(f"onnx can't be imported ({error}): pip install onnx") from error
@@ -79,6 +76,8 @@ def _first(value: Any) -> Any:
 
 def _agrees(model: Any, count: int) -> bool:
     """Whether the outputs have that many rows where it is left to the graph to say."""
+    from onnx import shape_inference
+
     outputs = [value.name for value in model.graph.output]
     free = type(model)()
     free.CopyFrom(model)

@@ -97,7 +97,9 @@ class ImageMaskDataset:
     def labels(self, pair: ImageMaskPair) -> Image:
         """Return the labels, uint8 (H, W)."""
         (mask,) = pair.masks
-        return labels_from_values(read_mask(mask), self.values or dict(enumerate(range(len(self.classes)))), mask)
+        return labels_from_values(
+            read_mask(mask), self.values or {number: number for number in range(len(self.classes))}, mask
+        )
 
 
 class DatasetView:
@@ -247,3 +249,13 @@ class CaptionDataset(LabelledDataset, Protocol):
 
     def caption(self, index: int) -> str:
         """Return the caption of an image."""
+
+
+class SelectedCaptions(SelectedFrames):
+    """Chosen frames of data sets with captions."""
+
+    def caption(self, index: int) -> str:
+        """Return the caption of a sample."""
+        dataset, place = self.places[index]
+        assert isinstance(dataset, CaptionDataset)
+        return dataset.caption(place)

@@ -22,7 +22,13 @@ from typing import Any, TypeVar
 
 from cliprl.engines import UsageError
 from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
-from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, Subset
+from cliprl.models.data.image_mask_dataset import (
+    CaptionDataset,
+    LabelledDataset,
+    SelectedCaptions,
+    SelectedFrames,
+    Subset,
+)
 from cliprl.models.data.label_forms import label_form
 from cliprl.models.data.splits import SPLITS, Split, select_sequences
 
@@ -190,7 +196,10 @@ def open_dataset(
     options = {key: value for key, value in spec.options.items() if key in kind.options}
     data = _select(kind.factory(path, options, context), spec, side)
     every = 1 if EVERY_NTH in kind.options else spec.every()
-    return data if every == 1 else SelectedFrames([(data, index) for index in range(0, len(data), every)])
+    if every == 1:
+        return data
+    selected = SelectedCaptions if isinstance(data, CaptionDataset) else SelectedFrames
+    return selected([(data, index) for index in range(0, len(data), every)])
 
 
 def check_line(

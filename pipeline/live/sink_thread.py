@@ -113,7 +113,7 @@ class SinkThread(threading.Thread):
             self.join(_CLOSE_FAULTY)
         if self.is_alive() and not (self.network and self.error):
             if self.network and not self.written:
-                self._say(f"waiting up to {_CLOSE_TIMEOUT:g} s for {self.target} to answer")
+                self._say(f"waiting up to {_CLOSE_TIMEOUT - _CLOSE_FAULTY:g} s more for {self.target} to answer")
             self.join(_CLOSE_TIMEOUT - _CLOSE_FAULTY)
         if self.network and not self.written:
             unanswered = CliprlError(f"no frame was sent to '{self.target}': it does not answer")

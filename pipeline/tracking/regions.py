@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cliprl.pipeline.tracking.contact import SPLIT_CELLS, CellMaps, share_cells
 from cliprl.pipeline.tracking.part import Part, make_part
 from cliprl.pipeline.tracking.shafts import Shaft, are_one, entry_distance, split
-from cliprl.pipeline.tracking.track import Track
+from cliprl.pipeline.tracking.track import NEVER, Track
 
 # Cells of the smallest region that counts.
 _SPECK = 8
@@ -176,8 +176,8 @@ def _without_inner(parts: list[Part], tracks: Mapping[int, Track]) -> list[Part]
         host = next((other for other in parts[place + 1 :] if _is_inner(part, other, tracks)), None)
         track = tracks[part.key]
         if host is None:
-            track.apart = track.age
-        elif track.age - track.apart >= _INNER:
+            track.inner_at = NEVER
+        elif track.stay_inner() >= _INNER:
             mask = np.asarray(cv2.bitwise_or(part.mask, host.mask), np.uint8)
             rest = [other for other in parts if other is not part and other is not host]
             return _without_inner([make_part(mask, host.group, host.key, host.maps), *rest], tracks)

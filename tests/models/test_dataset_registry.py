@@ -15,6 +15,7 @@ import cliprl.models.data.sets as sets
 from cliprl.engines import UsageError
 from cliprl.models.cli import evaluate as eval_cli
 from cliprl.models.data import registry
+from cliprl.models.data.image_mask_dataset import CaptionDataset
 from cliprl.models.data.registry import DatasetContext, dataset_kinds, open_dataset
 
 STRIPES = textwrap.dedent('''
@@ -88,6 +89,14 @@ def test_each_nth_frame_of_any_kind_is_selected(tmp_path: Path) -> None:
     for wrong in ("0", "-1", "1.5", "", "²"):
         with pytest.raises(UsageError, match="every"):
             open_dataset(f"stripes:{tmp_path}?count=10&every={wrong}")
+
+
+def test_selected_frames_keep_their_captions(tmp_path: Path) -> None:
+    context = DatasetContext(cache=tmp_path, height=48, width=64, workers=1)
+    one, two = (open_dataset(f"rendered:seeds=0-1&frames=2{end}", context=context) for end in ("", "&every=2"))
+    assert isinstance(one, CaptionDataset)
+    assert isinstance(two, CaptionDataset)
+    assert [two.caption(index) for index in range(len(two))] == [one.caption(index) for index in (0, 2)]
 
 
 @pytest.mark.usefixtures("stripes")

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.models.evaluation.tracking import clips
 from cliprl.pipeline import synthetic
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 from cliprl.pipeline.synthetic.classes import CLASPER, PROBE, SHAFT, SUCTION, WRIST
@@ -143,7 +142,7 @@ def _touching(ids: NDArray[np.uint8]) -> bool | None:
 
 def kept_folder(folder: Path) -> Path:
     """Make the folder in `folder` for clips of the present renderer, and return it."""
-    sources = [*sorted(Path(inspect.getfile(synthetic)).parent.rglob("*.py")), Path(inspect.getfile(clips))]
+    sources = [*sorted(Path(inspect.getfile(synthetic)).parent.rglob("*.py")), Path(__file__)]
     kept = folder / hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
     kept.mkdir(parents=True, exist_ok=True)
     return kept

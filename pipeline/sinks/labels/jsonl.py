@@ -172,5 +172,7 @@ def _latency(frame: Frame) -> dict[str, float]:
 def open_jsonl(target: str, spec: OutputSpec, settings: EncoderSettings) -> EventSink:
     """Open a file of JSON lines, or standard output for them."""
     if target.startswith(STDOUT) and target != STDOUT:
-        raise UsageError(f"'{target}' names no kind of output: write {STDOUT} without more, or ./{target} for a file")
+        raise UsageError(
+            f"'{target}' names no kind of output: write {STDOUT} without more, or ./{target}.jsonl for a file"
+        )
     return EventSink(Path(target), spec)

@@ -31,9 +31,13 @@ def check_rgb(image: Any) -> None:
 def frame_of_image(image: NDArray[np.uint8], index: int = 0, *, rate: float | Fraction = 25) -> Frame:
     """Return an image uint8 (H, W, 3) RGB as frame `index` of a stream of `rate` frames a second. The array is copied.
 
-    Raises UsageError for another type or shape; BGR gives wrong masks without an error.
+    Raises UsageError for another type or shape, or a rate below 0.001; BGR gives wrong masks without an error.
     """
     check_rgb(image)
-    frame = Frame(*allocate_planes(*image.shape[:2]), index, 1 / Fraction(rate), index, FRAME_COLOR, duration=1)
+    # Rates of video have denominators to 1001; libav takes no longer fractions than of 32 bits.
+    if not 0.001 <= rate <= 1e6:
+        raise UsageError(f"a rate of {rate} frames a second is no rate of video: give 0.001 to 1000000")
+    time_base = 1 / Fraction(rate).limit_denominator(1001)
+    frame = Frame(*allocate_planes(*image.shape[:2]), index, time_base, index, FRAME_COLOR, duration=1)
     RgbWriter().write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
     return frame

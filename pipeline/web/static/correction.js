@@ -62,11 +62,11 @@ export class Correction {
       keep: () => this.#keep(),
     };
     for (const [name, action] of Object.entries(actions)) byId(name).addEventListener("click", () => this.#run(action));
-    byId("close").addEventListener("click", () => this.close());
+    byId("close").addEventListener("click", ({ detail }) => detail < 2 && this.close()); // a double click is no second close
     byId("author").addEventListener("change", ({ target }) => remember("localStorage", AUTHOR, target.value));
     this.#canvas.addEventListener("keydown", (event) => this.#press(event));
     this.#section.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.close();
+      if (event.key === "Escape" && !event.repeat) this.close();
       event.stopPropagation(); // the viewer's own keys do not act meanwhile
     });
     this.#section.addEventListener("click", ({ detail, target }) => {

@@ -95,7 +95,7 @@ export class Link extends EventTarget {
   }
 
   #retry(tries) {
-    const next = async () => ((await answers()) ? this.#open() : this.#retry(tries + 1));
+    const next = async () => ((await answers()) || tries % 4 === 3 ? this.#open() : this.#retry(tries + 1));
     setTimeout(next, RETRY_MS[Math.min(tries + this.#failures - 1, RETRY_MS.length - 1)]);
   }
 

@@ -16,7 +16,7 @@ const byId = (id) => document.getElementById(id);
 const SILENCE_MS = 500; // without a new image for longer, the page says so
 const MUTE_MS = 1500; // without a status for longer, the state is "No answer"
 const LATE_MS = 1000; // an image that is older on this screen is behind
-const BLOCKED = "The program answers, but no WebSocket opens: a proxy or the browser blocks it. /stream.mjpg has the image alone.";
+const BLOCKED = "The program answers, but no WebSocket opens: load this page again. If that does not help, a proxy or the browser blocks it, and /stream.mjpg has the image alone.";
 const HOLD_MS = 1000; // a state is announced once it has held
 const STATES = {
   connecting: ["Connecting", "wait"],

@@ -67,7 +67,7 @@ def test_a_wait_for_a_silent_receiver_is_stated(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sink_thread, "_CLOSE_FAULTY", 0.0)
     with ThreadedSink(Silent, name="rtmp://viewer/live", log=log) as sink:
         sink.write(TestCamera(live=False).read(), None)
-    assert said == ["waiting up to 20 s for rtmp://viewer/live to answer"]
+    assert said == ["waiting up to 20 s more for rtmp://viewer/live to answer"]
     assert sink.frames == 1
 
 

@@ -26,6 +26,7 @@ from cliprl.pipeline import (
     Stream,
     StreamInfo,
     Style,
+    frame_of_image,
     open_sink,
     open_source,
 )
@@ -430,6 +431,10 @@ def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
     for call in (segmenter, TrackingSegmenter(segmenter, segmenter.classes)):
         with pytest.raises(UsageError, match=r"a ndarray is no frame: give one of a source, or frame_of_image"):
             call(np.zeros((64, 80, 3), np.uint8))  # type: ignore[arg-type]
+    for rate in (0, -25, float("nan")):
+        with pytest.raises(UsageError, match="no rate of video"):
+            frame_of_image(np.zeros((64, 80, 3), np.uint8), rate=rate)
+    assert frame_of_image(np.zeros((64, 80, 3), np.uint8), rate=29.97).time_base == Fraction(100, 2997)
     engines = CompiledBundle(segmenter._encoder, segmenter._encoder, {})
     with pytest.raises(UsageError, match=r"engines take 'text' of \(12, 128\), and the bundle has \(13, 128\)"):
         Segmenter("small", engines=engines, prompts=["grasper"])
