@@ -21,7 +21,7 @@ CONFIRMED, CONFIRMED_INSIDE = 3, 10
 # Cells of the smallest region that gets an id: smaller ones are rather false alarms of the network.
 ID_CELLS = 24
 # The most frames in a row that are divided as the one before if they are much like it; and an age long before a track began.
-MOST_HELD, NEVER = 2, -9
+HELD_FRAMES, NEVER = 2, -9
 # Frames between two looks at the appearance of an instrument in view.
 _LOOK = 8
 # Cells around the place of a hidden instrument in which it is expected, and the frames of hiding that add one more. Like _UNSURE
@@ -81,7 +81,7 @@ class Track:
 
     def stay_inner(self) -> int:
         """Note that it lies within another of its region, and return for how many frames one after another, with held ones."""
-        if self.age - self.inner_at > MOST_HELD + 1:
+        if self.age - self.inner_at > HELD_FRAMES + 1:
             self.inner_since = self.age
         self.inner_at = self.age
         return self.age - self.inner_since + 1

@@ -22,7 +22,7 @@ from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
 from cliprl.pipeline.tracking.part import Part, joint_center
 from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
 from cliprl.pipeline.tracking.shafts import is_cut_off, same_entry
-from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, ID_CELLS, MOST_HELD, Track, find_instances
+from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, ID_CELLS, HELD_FRAMES, Track, find_instances
 from cliprl.pipeline.view.grid_warp import grid_map
 
 # Frames for which a hidden instrument is expected where it was.
@@ -99,7 +99,7 @@ class InstrumentTracker:
     def _continued(self, groups: NDArray[np.uint8], seen: TrackerInput) -> Divided | None:
         """Return the cells of instruments and their keys in a frame that is much like the last divided one, or None."""
         last, view = self._map, seen.segmentation.view
-        if last is None or last.shape != groups.shape or seen.is_cut or view != self._view or self._held >= MOST_HELD:
+        if last is None or last.shape != groups.shape or seen.is_cut or view != self._view or self._held >= HELD_FRAMES:
             return None
         if any(not track.id and not track.missing and track.has_entered for track in self._tracks.values()):
             return None
