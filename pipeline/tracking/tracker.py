@@ -22,7 +22,7 @@ from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
 from cliprl.pipeline.tracking.part import Part, joint_center
 from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
 from cliprl.pipeline.tracking.shafts import is_cut_off, same_entry
-from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, ID_CELLS, HELD_FRAMES, Track, find_instances
+from cliprl.pipeline.tracking.track import CONFIRMED_INSIDE, HELD_FRAMES, ID_CELLS, Track, find_instances
 from cliprl.pipeline.view.grid_warp import grid_map
 
 # Frames for which a hidden instrument is expected where it was.
