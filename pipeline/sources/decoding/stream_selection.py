@@ -112,6 +112,4 @@ def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
     restarts = container.format.flags & av.format.Flags.ts_discont.value
     gap = GAP if restarts and not live else GAP_WHERE_CONTINUOUS
     guessed = container.format.name.startswith("matroska")
-    timeline: Timeline[Any] = Timeline(stream.index, start, gap, guessed=guessed)
-    timeline.live = live
-    return timeline
+    return Timeline(stream.index, start, gap, guessed=guessed, live=live)

@@ -66,10 +66,14 @@ class Timeline(Generic[P]):
     each jump and by how many seconds the clock jumped; `moved` is what became zero.
     """
 
-    live = False
-
     def __init__(
-        self, video: int, start: Fraction | None = None, gap: Fraction = GAP, *, guessed: bool = False
+        self,
+        video: int,
+        start: Fraction | None = None,
+        gap: Fraction = GAP,
+        *,
+        guessed: bool = False,
+        live: bool = False,
     ) -> None:
         self.jumps: list[tuple[int, Fraction]] = []
         self.moved = Fraction(0)
@@ -78,7 +82,7 @@ class Timeline(Generic[P]):
         self._last: Fraction | None = None
         self._back = _BACK
         self._lead, self._is_dated = _BACK_WITHOUT_DTS, False
-        self._guessed = guessed
+        self._guessed, self._live = guessed, live
         self._length = Fraction(0)
         self._end = Fraction(0)
         self._count = 0
@@ -162,7 +166,7 @@ class Timeline(Generic[P]):
         if -back <= step + _WRAP <= self._gap:
             self._offsets.append(self._offsets[-1] + _WRAP)
         else:
-            if not (self.live and self._count == 1 and step < 0):
+            if not (self._live and self._count == 1 and step < 0):
                 # libav counts a clock of 33 bits that goes back as one that wraps.
                 self.jumps.append((self._count, step - _WRAP if step > _WRAP / 2 else step))
             self._offsets.append(self._end - _presented(packet, time))

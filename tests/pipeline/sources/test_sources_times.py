@@ -120,8 +120,7 @@ def test_a_guessed_first_time_of_a_camera_is_no_jump(live: bool) -> None:
     """Of RTP that it joins in the middle libav times the first packet a group of pictures late."""
     tickets = [ticket for ticket in recording(0, 9, 0) if ticket.stream_index == VIDEO]
     tickets[0].pts = tickets[0].dts = 43_200
-    timeline: Timeline[Ticket] = Timeline(VIDEO)
-    timeline.live = live
+    timeline: Timeline[Ticket] = Timeline(VIDEO, live=live)
     times = [ticket.pts for ticket in through(tickets, timeline)]
     assert times == list(range(43_200, 43_200 + 9 * STEP, STEP))
     assert len(timeline.notes) == (not live)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -554,7 +555,7 @@ def test_nonsense_on_the_web_socket_harms_nobody(viewer: WebViewer, message: str
 
 def test_one_slow_image_at_a_time_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("cliprl.pipeline.web.session.time.monotonic", lambda: now)
+    monkeypatch.setattr("cliprl.pipeline.web.session.time", SimpleNamespace(monotonic=lambda: now))
 
     async def sent(seconds: float) -> int:
         """The images that may be sent before an answer, after one that took this long."""
