@@ -64,12 +64,12 @@ class Muxer:
         self._shift = shift
         ready = self._begun or self._audio.is_ready(seconds)
         if ready and self._held:
-            self._write(seconds)
+            self._write()
 
     def finish(self, packets: Iterable[Packet], end: Fraction, frames: int) -> None:
         """Write the last packets; the video ends after `frames` frames, at a time of the source. Close the container."""
         self._held += packets
-        self._write(end)
+        self._write()
         for packet in self._audio.rest(end, frames):
             self._put(packet)
         whole = self._passthrough.frames == frames
@@ -87,15 +87,15 @@ class Muxer:
             with suppress(OSError, ValueError, av.FFmpegError):
                 self._container.close()
 
-    def _write(self, seconds: Fraction) -> None:
+    def _write(self) -> None:
         if not self._begun:
             self._begun = True
             self._begin()
-        if self._has_audio:
-            for packet in self._audio.until(seconds):
-                self._put(packet)
         held, self._held = self._held, []
-        for packet in held:
+        for packet in held:  # several encoders give many at once: libav would write over a second of audio before the first
+            time = (packet.pts or 0) * packet.time_base - self._shift
+            for sound in self._audio.until(time) if self._has_audio else ():
+                self._put(sound)
             self._put(packet)
 
     def _begin(self) -> None:

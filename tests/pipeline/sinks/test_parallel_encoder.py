@@ -136,8 +136,18 @@ def test_other_readers_count_and_seek_the_joined_frames(tmp_path: Path) -> None:
         assert container.streams.video[0].frames == 50
 
 
-def test_copied_audio_is_unchanged_and_interleaved(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "in.mp4", frames=50, audio=True)
+def test_copied_audio_is_unchanged_and_interleaved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the first group is encoded last, so that all packets of the video come at once."""
+    clip, encode, numbers = make_clip(tmp_path / "in.mp4", frames=50, audio=True), ParallelEncoder._encode, count()
+    others = threading.Semaphore(0)
+
+    def first_comes_last(encoder: ParallelEncoder, group: Any) -> None:
+        if next(numbers) == 0:
+            assert all(others.acquire(timeout=30) for _ in range(3))
+        encode(encoder, group)
+        others.release()
+
+    monkeypatch.setattr(ParallelEncoder, "_encode", first_comes_last)
     with open_source(clip) as source, open_sink(tmp_path / "out.mkv", OutputSpec(source.info, ()), encoders=3) as sink:
         for frame in source:
             sink.write(frame, None)
