@@ -48,8 +48,8 @@ class TuneConfig(SettingsSection):
     bundle's own probabilities on old views. `variety` scales the augmentation.
 
     Frames are refused before training if their masks fit the bundle's own masks better by `misfit` points of IoU after they are
-    moved, inverted, mirrored or given to other frames (100: never). `precision` is "f32", "bf16", or "auto" for bf16 if the CPU
-    computes it natively.
+    moved, inverted, mirrored, turned or given to other frames (100: never). `precision` is "f32", "bf16", or "auto" for bf16 if
+    the CPU computes it natively.
     """
 
     seed: Seed = 0

@@ -1,4 +1,4 @@
-"""Find out whether all masks are wrong in one way: displaced, inverted, mirrored, or of other frames.
+"""Find out whether all masks are wrong in one way: displaced, inverted, mirrored, turned, or of other frames.
 
 Held-out frames cannot show such a fault, because their masks have it too. The network's own masks can, if they fit the labels
 well as soon as the fault is undone.
@@ -61,11 +61,16 @@ def measure_label_fit(bundle: Bundle, dataset: LabelledDataset) -> LabelFit | No
 def label_fit(found: _Mask, truth: _Mask) -> LabelFit:
     """Compare masks bool (N, h, w) of a network with labels."""
     moved, (down, right) = best_displacement(found, truth)
+    size = found.shape[1:]
     undone = {
         f"displaced by {round(-100 * right)} % of the width to the right and {round(-100 * down)} % of the height down": moved,
         "inverted": _iou(found, ~truth),
         "mirrored": _iou(found, truth[:, :, ::-1]),
         "upside down": _iou(found, truth[:, ::-1]),
+        "turned by 180 degrees": _iou(found, truth[:, ::-1, ::-1]),
+        "turned to the right": _iou(found, _stretched(truth.swapaxes(1, 2)[:, ::-1], size)),
+        "turned to the left": _iou(found, _stretched(truth.swapaxes(1, 2)[:, :, ::-1], size)),
+        "with rows and columns swapped": _iou(found, _stretched(truth.swapaxes(1, 2), size)),
         "those of other frames": _reordered_iou(found, truth),
     }
     return LabelFit(_iou(found, truth), undone)
@@ -110,5 +115,10 @@ def _iou(one: _Mask, other: _Mask) -> float:
     return float((one & other).sum() / max(1, (one | other).sum()))
 
 
-def _reduced(mask: _Mask) -> _Mask:
-    return cv2.resize(mask.astype(np.uint8), _SIZE[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
+def _stretched(masks: _Mask, size: tuple[int, ...]) -> _Mask:
+    """Stretch masks of square images, bool (N, w, h), after a quarter turn to the size (h, w) to which masks are reduced."""
+    return np.stack([_reduced(mask, size) for mask in masks])
+
+
+def _reduced(mask: _Mask, size: tuple[int, ...] = _SIZE) -> _Mask:
+    return cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0

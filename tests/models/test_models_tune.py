@@ -309,6 +309,13 @@ def some_masks() -> np.ndarray:
     return masks
 
 
+def _square(masks: np.ndarray) -> np.ndarray:
+    """Masks of square images after a quarter turn, as they are reduced."""
+    return np.stack(
+        [cv2.resize(m.astype(np.uint8), (96, 72), interpolation=cv2.INTER_NEAREST_EXACT) > 0 for m in masks]
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -319,6 +326,10 @@ def some_masks() -> np.ndarray:
         (lambda m: ~m, "inverted"),
         (lambda m: m[:, :, ::-1], "mirrored"),
         (lambda m: m[:, ::-1], "upside down"),
+        (lambda m: m[:, ::-1, ::-1], "turned by 180 degrees"),
+        (lambda m: _square(np.rot90(m, 3, (1, 2))), "turned to the right"),
+        (lambda m: _square(np.rot90(m, 1, (1, 2))), "turned to the left"),
+        (lambda m: _square(m.swapaxes(1, 2)), "with rows and columns swapped"),
         (lambda m: np.roll(m, 4, 0), "those of other frames"),
     ],
 )

@@ -92,7 +92,8 @@ class Muxer:
             self._begun = True
             self._begin()
         held, self._held = self._held, []
-        for packet in held:  # several encoders give many at once: libav would write over a second of audio before the first
+        # Several encoders give many packets at once: libav would write over a second of audio before the first.
+        for packet in held:
             time = (packet.pts or 0) * packet.time_base - self._shift
             for sound in self._audio.until(time) if self._has_audio else ():
                 self._put(sound)
