@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,11 @@ from cliprl.models.tuning.trainable_encoder import TrainableEncoder
 
 # Files that are wrong for another encoder.
 _DERIVED = (MANIFEST, MODEL_CARD, PROBE_FILE, RANGES_FILE, INT8_ENCODER, INT8_WEIGHTS, CONFIDENCE_FILE, PROMPT_HEAD)
-# How to make anew what only depends on the encoder.
-_REMAKE = {
-    CONFIDENCE_FILE: "fit it with python -m cliprl.models.studies.confidence.calibration --write",
-    PROMPT_HEAD: "train it with python -m cliprl.models.promptable.train",
+# What is left out because it was fitted to the old encoder: what a bundle does without it, and how to make it anew.
+_LEFT_OUT = {
+    CONFIDENCE_FILE: "no frame is marked as unsure or unfamiliar; fit it with python -m "
+    "cliprl.models.studies.confidence.calibration --bundle {} --set data.root=FOLDER --out FOLDER --write",
+    PROMPT_HEAD: "corrections by clicks use GrabCut; train it with python -m cliprl.models.promptable.train {} --data LINE",
 }
 
 
@@ -40,15 +42,15 @@ def copy_with_encoder(bundle: Bundle, encoder: TrainableEncoder, manifest: Manif
     return add_reference(tuned, probe_images(manifest.height, manifest.width))
 
 
-def add_derived(bundle: Bundle, like: Bundle, images: ImageBatch, log: Callable[[str], None]) -> Bundle:
+def add_derived(bundle: Bundle, like: Bundle, images: ImageBatch, place: Path, log: Callable[[str], None]) -> Bundle:
     """Give a bundle an int8 encoder and ranges if the bundle `like` has them, calibrated on `images`.
 
     `log` gets the reason for what is left out: a missing package, an int8 encoder that the accuracy gate refuses, the confidence
-    and the promptable head that were fitted to the old encoder.
+    and the promptable head that were fitted to the old encoder. `place` is the folder that the bundle will have.
     """
-    for file, remedy in _REMAKE.items():
+    for file, effect in _LEFT_OUT.items():
         if file in like.manifest.hashes:
-            log(f"without {file}: {remedy}")
+            log(f"without {file}: {effect.format(shlex.quote(str(place)))}")
     for file, add in ((INT8_ENCODER, add_int8), (RANGES_FILE, add_ranges)):
         if file in like.manifest.hashes:
             try:

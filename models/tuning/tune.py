@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def tune(options: TuneOptions, config: TuneConfig, display: ProgressDisplay, con
     size = sum(file.stat().st_size for file in bundle.path.iterdir() if file.name in bundle.manifest.hashes)
     with bundle_place(options.out, size) as place:
         for note in place.notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+            _print(console, note)
         _tune(bundle, options, config, display, console, place)
     return open_bundle(options.out)
 
@@ -76,6 +77,8 @@ def _tune(
     place: BundlePlace,
 ) -> None:
     data = open_tuning_data(options.labels, bundle.manifest.classes, config.data, display.on_scene)
+    if note := data.note(bundle.manifest.classes):
+        _print(console, note)
     _check_labels(bundle, data, config.misfit)
     before = score_parts(bundle, data.parts, lambda done, total: display.on_progress("scores before", done, total))
     encoder = train_encoder(bundle, data, config, display)
@@ -92,8 +95,13 @@ def _tune(
     _refuse_worse(changes)
     tuned = seal_bundle(tuned.path, replace(tuned.manifest, scores=after), tuned.embeddings)
     images = data.images(CALIBRATION_IMAGES, (manifest.height, manifest.width))
-    add_derived(tuned, bundle, images, lambda line: console.print(line, markup=False, highlight=False))
+    add_derived(tuned, bundle, images, options.out, partial(_print, console))
     place.publish()
+
+
+def _print(console: Console, line: str) -> None:
+    """Print a line as it is, whose commands can be copied from a terminal of any width."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

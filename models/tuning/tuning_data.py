@@ -16,7 +16,7 @@ from cliprl.models.config.tune_config import OldDataConfig
 from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, sample_name
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset, portable_lines
-from cliprl.models.data.sample import INSTRUMENT, evenly_spaced, instrument_classes
+from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT, evenly_spaced, instrument_classes
 from cliprl.models.data.splits import refuse_copies
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, TrainingDataset
 from cliprl.models.tuning.comparison import HeldOutPart
@@ -94,6 +94,18 @@ class TuningData:
         chosen = [side[index].image for side in sides for index in evenly_spaced(len(side), count)]
         return np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) for image in chosen]).astype(
             np.uint8
+        )
+
+    def note(self, classes: Sequence[ClassSpec]) -> str | None:
+        """Return a note if no held-out pixel is known to show no instrument: no score falls where masks grow too large."""
+        held = next(part.data for part in self.parts if part.new)
+        known = [NOT_INSTRUMENT, *np.flatnonzero(~instrument_classes(classes)).tolist()]
+        if any(np.isin(held[index].labels, known).any() for index in range(len(held))):
+            return None
+        return (
+            "note: no pixel is known to show no instrument, because not every instrument class of the bundle was labelled: the "
+            "score of the held-out frames counts what is missed, not what is too much. If every instrument in view was labelled, "
+            "give the labels with labels=instrument"
         )
 
 

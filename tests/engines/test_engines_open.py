@@ -209,3 +209,15 @@ def test_a_second_copy_that_does_not_load_is_one_error(monkeypatch: pytest.Monke
         finally:
             end.set()
         assert first.result(PATIENCE) == {}
+
+
+def test_a_forked_process_is_refused_where_it_would_hang() -> None:
+    """OpenVINO's threads are not in a process that was forked after it had started them."""
+    backend.OpenVino().identity()
+    if not (child := os.fork()):
+        try:
+            backend.OpenVino().identity()
+        except EngineError as error:
+            os._exit(7 if "'spawn'" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

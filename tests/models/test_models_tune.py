@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,7 +47,7 @@ from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
 from cliprl.models.tuning.label_fit import LabelFit, label_fit
 from cliprl.models.tuning.stage import likeliest_cross_entropy
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
-from cliprl.models.tuning.tuning_data import hold_out, open_tuning_data
+from cliprl.models.tuning.tuning_data import TuningData, hold_out, open_tuning_data
 from cliprl.models.tuning.views import EncodedViews
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
@@ -341,6 +342,16 @@ def test_masks_that_are_wrong_in_one_way_are_found(change: Callable[[np.ndarray]
     assert label_fit(masks, masks).fault(15) is None
 
 
+@pytest.mark.parametrize(
+    ("labels", "noted"), [([1, 255], True), ([254, 255], True), ([1, 0], False), ([1, 253], False)]
+)
+def test_labels_without_any_background_have_a_note(labels: list[int], noted: bool) -> None:
+    classes = (ClassSpec("background", (0, 0, 0), "background"), ClassSpec("hook", (0, 255, 0), "instrument"))
+    held: Any = [SimpleNamespace(labels=np.array([labels], np.uint8))]
+    data = TuningData(held, held, [], [HeldOutPart("rendered", [], new=False), HeldOutPart("held", held, new=True)])  # type: ignore[arg-type]
+    assert ("labels=instrument" in (data.note(classes) or "")) == noted
+
+
 def test_labels_of_what_the_network_missed_are_right() -> None:
     """Masks at the border, of which the network sees two of three: they are not displaced, wherever those that it missed lie."""
     truth = np.zeros((12, 72, 96), bool)
@@ -476,9 +487,11 @@ def test_int8_is_made_again_or_left_out(
     monkeypatch.setattr(remake, "add_int8", add)
     monkeypatch.setattr(remake, "_int8_faults", lambda made: ["labels differ"])
     like = replace(bundle, manifest=replace(bundle.manifest, hashes={**bundle.manifest.hashes, INT8_ENCODER: ""}))
-    made = remake.add_derived(open_bundle(folder), like, np.zeros((4, 8, 8, 3), np.uint8), lines.append)
+    images, place = np.zeros((4, 8, 8, 3), np.uint8), Path("/a b/better")
+    made = remake.add_derived(open_bundle(folder), like, images, place, lines.append)
     assert INT8_ENCODER not in made.manifest.hashes
     assert f"without {INT8_ENCODER}: " in "\n".join(lines)
+    assert "calibration --bundle '/a b/better'" in "\n".join(lines)
 
 
 def test_paths_of_labels_are_recognized(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -120,9 +121,20 @@ def why_unsupported(precision: str, flags: frozenset[str], bf16: bool, quantised
     return ""
 
 
-@cache
 def _core() -> Any:
-    return openvino().Core()
+    core, process = _started()
+    if process != os.getpid():
+        raise EngineError(
+            "this process was forked from one that had used OpenVINO, where it would wait for ever: give multiprocessing, or a "
+            "torch DataLoader, the start method 'spawn', or use no Segmenter before the fork"
+        )
+    return core
+
+
+@cache
+def _started() -> tuple[Any, int]:
+    """Return OpenVINO's core, and the process that started it: a forked one has none of its threads."""
+    return openvino().Core(), os.getpid()
 
 
 def _reshape(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
