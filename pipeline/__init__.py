@@ -18,6 +18,7 @@ from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
+from cliprl.pipeline.sinks.frame_image import image_of_frame
 from cliprl.pipeline.sources import open_source
 from cliprl.pipeline.sources.images.array_frame import frame_of_image
 from cliprl.pipeline.stream.stream import Stream
@@ -48,6 +49,7 @@ __all__ = [
     "Viewport",
     "class_statistics",
     "frame_of_image",
+    "image_of_frame",
     "labels_at_frame",
     "open_device",
     "open_sink",

@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.bundle.reference_outputs import ImageBatch
 from cliprl.models.config.tune_config import OldDataConfig
-from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, sample_name
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset, portable_lines
 from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT, evenly_spaced, instrument_classes
@@ -21,14 +21,15 @@ from cliprl.models.data.splits import refuse_copies
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, TrainingDataset
 from cliprl.models.tuning.comparison import HeldOutPart
 
-# Each _EVERY-th block is held out, from the one at _FIRST on; a data set has about _BLOCKS of them, of at most _LONGEST frames.
-_EVERY, _FIRST = 5, 2
+# Each _EVERY-th block is held out, from the one at the first of _FIRSTS on, or the first at which they show something labelled.
+# A data set has about _BLOCKS blocks, of at most _LONGEST frames.
+_EVERY, _FIRSTS = 5, (2, 3, 4, 0, 1)
 _BLOCKS, _LONGEST = 10, 25
 FEWEST_FRAMES = 5
 
 
-def hold_out(dataset: LabelledDataset) -> tuple[SelectedFrames, SelectedFrames]:
-    """Divide a data set into frames to train and frames that are held out.
+def hold_out(dataset: LabelledDataset, start: int = _FIRSTS[0]) -> tuple[SelectedFrames, SelectedFrames]:
+    """Divide a data set into frames to train and frames that are held out, every fifth block from the one at `start` on.
 
     Blocks are runs of consecutive frames of one sequence. Frames of the same clip that border a held-out block are neither
     trained nor held out. Raises UsageError for too few frames.
@@ -36,8 +37,7 @@ def hold_out(dataset: LabelledDataset) -> tuple[SelectedFrames, SelectedFrames]:
     if len(dataset) < FEWEST_FRAMES:
         raise UsageError(f"{dataset.name} has {len(dataset)} labelled frames: label at least {FEWEST_FRAMES}")
     blocks = _blocks(dataset, min(max(1, len(dataset) // _BLOCKS), _LONGEST))
-    first = min(_FIRST, len(blocks) - 1)
-    held = [index for block in blocks[first::_EVERY] for index in block]
+    held = [index for block in blocks[min(start, len(blocks) - 1) :: _EVERY] for index in block]
     border = {
         near
         for index in held
@@ -53,15 +53,20 @@ def hold_out(dataset: LabelledDataset) -> tuple[SelectedFrames, SelectedFrames]:
     return chosen, rest
 
 
-def check_shown(held: SelectedFrames, classes: Sequence[ClassSpec]) -> None:
-    """Raise UsageError if no held-out frame shows a labelled class but the background: no score would judge the training."""
+def hold_out_shown(dataset: LabelledDataset, classes: Sequence[ClassSpec]) -> tuple[SelectedFrames, SelectedFrames]:
+    """Divide a data set as `hold_out` does, so that both parts show a labelled class other than the background.
+
+    Raises UsageError where they can't: no score would judge the training, or nothing would be learned.
+    """
     shown = [INSTRUMENT, *(number for number, spec in enumerate(classes) if spec.kind != "background")]
-    if not any(np.isin(held[index].labels, shown).any() for index in range(len(held))):
-        names = ", ".join(sample_name(held, index) for index in range(min(3, len(held))))
-        raise UsageError(
-            f"the {len(held)} held-out frames of {held.name} ({names}{', ...' * (len(held) > 3)}) show no labelled class but the "
-            "background, so that no score could judge the tuned bundle: label more frames, with instruments in them"
-        )
+    for start in _FIRSTS:
+        parts = hold_out(dataset, start)
+        if all(any(np.isin(part[index].labels, shown).any() for index in range(len(part))) for part in parts):
+            return parts
+    raise UsageError(
+        f"of the {len(dataset)} frames of {dataset.name} none, or only a few beside each other, show a labelled class but the "
+        "background, so that no score could judge the tuned bundle: label more frames, with instruments in them"
+    )
 
 
 def _blocks(dataset: LabelledDataset, length: int) -> list[list[int]]:
@@ -119,8 +124,7 @@ def open_tuning_data(
     """
     lines = [line for text in labels for line in lines_of_path(text)]
     every = SelectedFrames.join([one.learned(classes) for one in TrainingDataset.open(lines, DatasetContext())])
-    new, held = hold_out(every)
-    check_shown(held, classes)
+    new, held = hold_out_shown(every, classes)
     old, parts = open_old_data(classes, config, progress)
     parts = [HeldOutPart(NEW, held, new=True), *parts]
     refuse_copies([new, *(one for one, _ in old)], [part.data for part in parts])

@@ -18,7 +18,10 @@ from cliprl.pipeline.core.viewport import Box, Circle, Viewport
 
 
 def labels_at_frame(segmentation: Segmentation, height: int, width: int) -> NDArray[np.uint8]:
-    """Labels of every luma pixel, uint8 (height, width): see `labels_at`."""
+    """Return the label of each pixel of a frame of this size, uint8 (height, width): the index of its class.
+
+    0, the background, outside the field of view. The frame is as it was decoded, not turned upright. See `labels_at`.
+    """
     return labels_at(segmentation, height, width).copy()
 
 

@@ -1,4 +1,4 @@
-"""Conversion of a frame's planes to a BGR image with correct colors, upright."""
+"""Conversion of a frame's planes to an image with correct colors, upright."""
 
 from __future__ import annotations
 
@@ -60,6 +60,12 @@ class FrameConverter:
         rows, columns, _ = chroma.shape
         second[:rows, : 2 * columns] = chroma.reshape(rows, -1)
         return self._buffer
+
+
+def image_of_frame(frame: Frame) -> Image:
+    """Return a frame, with what was drawn into it, as an image uint8 (H, W, 3) RGB, upright."""
+    height, width = upright_size(frame)
+    return FrameConverter().convert(frame, (frame.luma, frame.chroma), width, height)[..., ::-1].copy()
 
 
 def _rows(plane: Any) -> Image:

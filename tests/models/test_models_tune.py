@@ -47,7 +47,7 @@ from cliprl.models.tuning.comparison import HeldOutPart, compare_scores
 from cliprl.models.tuning.label_fit import LabelFit, label_fit
 from cliprl.models.tuning.stage import likeliest_cross_entropy
 from cliprl.models.tuning.trainable_encoder import TrainableEncoder
-from cliprl.models.tuning.tuning_data import TuningData, hold_out, open_tuning_data
+from cliprl.models.tuning.tuning_data import TuningData, hold_out, hold_out_shown, open_tuning_data
 from cliprl.models.tuning.views import EncodedViews
 from cliprl.pipeline.synthetic import SCENE_CLASSES, SceneRenderer
 
@@ -175,7 +175,7 @@ def test_displaced_masks_are_refused_with_figures(
         ("missing", "is not of the form KIND:FOLDER"),
         ("unknown", "holds no labels that are recognized"),
         ("few", "has 3 labelled frames: label at least 5"),
-        ("empty", "the 1 held-out frames of labels (2.png) show no labelled class but the background"),
+        ("empty", "of the 5 frames of labels none, or only a few beside each other, show a labelled class but"),
         ("class", "did you mean instrument-shaft?"),
         ("setting", "unknown setting 'step': did you mean steps?"),
         ("out", "is neither a new folder nor a bundle"),
@@ -289,6 +289,20 @@ def test_blocks_are_held_out_without_neighbors(lengths: list[int], video: bool) 
 def test_too_few_frames_are_an_error() -> None:
     with pytest.raises(UsageError, match="has 4 labelled frames: label at least 5"):
         hold_out(Frames([4], True))
+
+
+@pytest.mark.parametrize(("shown", "held"), [({0, 2}, [2]), ({0, 3}, [3]), ({0, 1}, [0]), ({4}, None), (set(), None)])
+def test_held_out_and_trained_frames_show_a_class(shown: set[int], held: list[int] | None) -> None:
+    class Shown(Frames):
+        def __getitem__(self, index: int) -> Any:
+            return SimpleNamespace(labels=np.array([[1 if index in shown else 0, 255]], np.uint8), index=index)
+
+    classes = (ClassSpec("background", (0, 0, 0), "background"), ClassSpec("hook", (0, 255, 0), "instrument"))
+    if held is None:
+        with pytest.raises(UsageError, match="of the 5 frames of frames none, or only a few beside each other, show"):
+            hold_out_shown(Shown([5], False), classes)
+    else:
+        assert [place for _, place in hold_out_shown(Shown([5], False), classes)[1].places] == held
 
 
 def test_labels_that_are_given_twice_are_refused(

@@ -27,6 +27,7 @@ from cliprl.pipeline import (
     StreamInfo,
     Style,
     frame_of_image,
+    image_of_frame,
     open_sink,
     open_source,
 )
@@ -416,6 +417,20 @@ def test_leaving_a_stream_ends_an_iteration_that_is_kept(segmenter: Segmenter) -
 def test_planes_of_another_form_are_refused(luma: Any, chroma: Any) -> None:
     with pytest.raises(UsageError, match=re.escape(f"luma {luma.dtype} {luma.shape} and chroma {chroma.dtype}")):
         Frame(luma, chroma, 0, Fraction(1, 25), 0)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (47, 61)])
+def test_a_painted_frame_is_an_image_again(shape: tuple[int, int]) -> None:
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    image = np.stack([3 * columns, 4 * rows, 255 - 2 * columns - 2 * rows], -1).astype(np.uint8)
+    frame = frame_of_image(image)
+    again = image_of_frame(frame)
+    assert again.flags.c_contiguous
+    assert np.abs(again.astype(int) - image).max() <= 8
+    frame.luma[: shape[0] // 2] = 235
+    assert image_of_frame(frame)[: shape[0] // 2].mean() > again[: shape[0] // 2].mean() + 40
+    frame.rotation = 90
+    assert image_of_frame(frame).shape == (shape[1], shape[0], 3)
 
 
 def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
