@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cliprl.bench.commands.results import readme
+from cliprl.bench.commands.results import figure_tables, readme
 from cliprl.bench.harness.clips import DEMO
 from cliprl.bench.harness.environment import describe_machine, slug
 from cliprl.bench.harness.registry import BundleOption, Clip, Measurement, app, measurements
@@ -18,7 +18,7 @@ from cliprl.engines import UsageError
 def parts() -> dict[str, tuple[Measurement, Mapping[str, Any]]]:
     """Each part's measurement and its values that differ from the defaults, in the order of the figures."""
     found = [(name, (m, values)) for m in measurements().values() for name, values in m.suite.items()]
-    return dict(sorted(found, key=lambda part: readme.sort_rank(part[1][0].kind)))
+    return dict(sorted(found, key=lambda part: figure_tables.sort_rank(part[1][0].kind)))
 
 
 @app.command("suite")

@@ -13,6 +13,17 @@ from cliprl.models.data.registry import dataset_kinds, describe_kinds
 from cliprl.models.evaluation.study_command import InputSizeOption, QuietOption
 from cliprl.pipeline.cli.class_options import ExemplarOption, PromptOption
 
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A published split (its test part, or NAME:train), or sequences: D2,OP3.", show_default="everything"
+    ),
+]
+CorruptionsOption = Annotated[
+    str | None,
+    typer.Option(help="Also score under corruption: common (15), all (19), or kinds: fog,snow.", show_default="none"),
+]
+
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
@@ -42,12 +53,7 @@ def evaluate_command(
         ),
     ],
     bundle: Annotated[str, typer.Option(metavar="NAME|FOLDER", help="The engine bundle to score.")] = "small",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="A published split (its test part, or NAME:train), or sequences: D2,OP3.", show_default="everything"
-        ),
-    ] = None,
+    split: SplitOption = None,
     out: Annotated[Path, typer.Option(help="Folder for the tables and images.")] = Path("scores"),
     union: Annotated[bool, typer.Option("--union", help="Score instrument or not, all instruments as one.")] = False,
     ids: Annotated[
@@ -73,12 +79,7 @@ def evaluate_command(
     frames: Annotated[
         int | None, typer.Option(min=1, help="Score the first N frames of each sequence.", show_default="all")
     ] = None,
-    corruptions: Annotated[
-        str | None,
-        typer.Option(
-            help="Also score under corruption: common (15), all (19), or kinds: fog,snow.", show_default="none"
-        ),
-    ] = None,
+    corruptions: CorruptionsOption = None,
     severities: Annotated[str, typer.Option(help="Severities of the corruptions.")] = "1,2,3,4,5",
     seed: Annotated[int, typer.Option(min=0, help="Draws the corruptions' noise.")] = 0,
     tolerance: Annotated[float, typer.Option(min=0, help="Of the boundary score, in pixels.")] = 5.0,

@@ -18,12 +18,18 @@ from cliprl.pipeline.core.passthrough import passthrough_of
 from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding import playlist
 from cliprl.pipeline.sources.decoding.conform import Conformer, Writer
-from cliprl.pipeline.sources.decoding.decode import Decoded, EncryptedPacketError, PacketDecoder, PresentationClock
+from cliprl.pipeline.sources.decoding.decode import Decoded, PacketDecoder, PresentationClock
 from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.seek import seek_to_key
-from cliprl.pipeline.sources.decoding.stream_selection import select, timeline_of
-from cliprl.pipeline.sources.decoding.undecodable import encryption_error, find_encryption, no_frame_error
+from cliprl.pipeline.sources.decoding.stream_selection import select
+from cliprl.pipeline.sources.decoding.timeline import timeline_of
+from cliprl.pipeline.sources.decoding.undecodable import (
+    EncryptedPacketError,
+    encryption_error,
+    find_encryption,
+    no_frame_error,
+)
 from cliprl.pipeline.sources.errors import explain, redact
 from cliprl.pipeline.sources.probe import check_file, end_note, has_end, probe_stream, stated_frames, write_state
 from cliprl.pipeline.sources.registry import SourceOptions, register_source

@@ -18,7 +18,7 @@ from cliprl.bench import peers
 from cliprl.bench.commands import scale, soak, stages, stream, suite, tracking
 from cliprl.bench.commands.live_path import live
 from cliprl.bench.commands.peers import measure as measure_peers
-from cliprl.bench.commands.results import compare, readme
+from cliprl.bench.commands.results import compare, figure_tables, readme
 from cliprl.bench.commands.tracking import prepare_tracked
 from cliprl.bench.fixtures import looped_source
 from cliprl.bench.fixtures.looped_source import PacedSource
@@ -483,7 +483,7 @@ def test_suite_writes_a_file_per_part_and_readme_figures(
         "live-25.json",
         "stages.json",
     ]
-    assert readme.block_of(readme.FIGURES_README.read_text()) == readme.figures(results)
+    assert readme.block_of(readme.FIGURES_README.read_text()) == figure_tables.figures(results)
     with pytest.raises(UsageError, match="no measurement 'speed'"):
         suite.suite(clip, only=["speed"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -11,8 +10,9 @@ from pathlib import Path
 import typer
 
 from cliprl.bench.commands.results.check import Finding, Limit, measured, read_budget, unmeasured
+from cliprl.bench.commands.results.figure_tables import MOST_ROWS, figures, machine_of, sort_rank
 from cliprl.bench.harness.registry import app
-from cliprl.bench.harness.result import LEAD, SHAKY, Result, Series, read_result
+from cliprl.bench.harness.result import LEAD, Result, Series, read_result
 from cliprl.bench.harness.table import format_number, grid, grids, median
 from cliprl.engines import UsageError
 
@@ -30,35 +30,6 @@ FIGURE_MARKS: Mapping[Path, tuple[str, str]] = {
     ROOM_README: ("<!-- limits -->", "<!-- end of the limits -->"),
     ROOT_README: ("<!-- headline figures -->", "<!-- end of the headline figures -->"),
 }
-ORDER = (
-    "headline",
-    "stream",
-    "peers",
-    "scenarios",
-    "live",
-    "faults",
-    "watch",
-    "stages",
-    "engines",
-    "training",
-    "scale",
-    "soak",
-)
-# The series in the tables, by kind of result; all series of other kinds.
-SHOWN = {
-    "stream": ("fps", "efficiency", "latency", "busy processors", "refinement steps", "fps per watt"),
-    "peers": ("fps",),
-    "live": ("delivered", "lost", "later than 100 ms", "glass to glass"),
-    "scale": ("fps", "CPU work"),
-    "faults": (
-        *("frame rate", "longest gap", "masks back after", "marked after"),
-        *("age", "older than 1 s and called live", "error of the latency shown"),
-    ),
-    "watch": ("latency at the viewer", "pictures at the viewer", "frames", "missing"),
-    "stages": ("decode", "prepare", "encode", "refine", "draw", "write"),
-    "soak": ("growth", "memory", "open files", "latency drift"),
-}
-MOST_ROWS, MAX_WIDTH = 10, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +76,6 @@ HEADLINES = (
 )
 
 
-def sort_rank(kind: str) -> int:
-    """The place of a kind of result in the figures."""
-    return ORDER.index(kind) if kind in ORDER else len(ORDER)
-
-
 def committed_results(folder: Path = RESULTS_FOLDER) -> list[Result]:
     """The result files of a folder by `sort_rank`; its subfolders hold those of other machines and of other inputs."""
     results = [read_result(path) for path in sorted(folder.glob("*.json"))]
@@ -122,21 +88,11 @@ def limits_table(folder: Path = RESULTS_FOLDER, name: str = BUDGET) -> list[Limi
     return read_budget(path) if path.exists() else []
 
 
-def figures(results: Sequence[Result], older: Sequence[Result] = ()) -> str:
-    """The block of the results' README: a section for each result, the tables of an older machine."""
-    groups = [(f"**{result.kind}** ", [result]) for result in results]
-    for kind in dict.fromkeys(result.kind for result in older):
-        groups.append((f"**{kind}, older CPU** ", [result for result in older if result.kind == kind]))
-    machine = _machine(groups[0][1][0])
-    sections = [_section(title, group, machine) for title, group in groups]
-    return "\n\n".join([f"Machine, if a section names no other: {machine}.", *sections])
-
-
 def limits_block(
     results: Sequence[Result], limits: Sequence[Limit], runs: Sequence[Result], goals: Sequence[Limit]
 ) -> str:
     """The block of the room's README: the budget, and for each machine the goals beside the headline figures of its runs."""
-    tables = [_goals(list(same), goals) for _, same in groupby((r for r in runs if r.kind == "headline"), _machine)]
+    tables = [_goals(list(same), goals) for _, same in groupby((r for r in runs if r.kind == "headline"), machine_of)]
     return "\n\n".join([*_budget(results, limits), *chain.from_iterable(tables)])
 
 
@@ -150,7 +106,7 @@ def _goals(runs: Sequence[Result], goals: Sequence[Limit]) -> list[str]:
             rows.append([goal.title, goal.bounds, ", ".join(format_number(f.value) for f in found), *states])
     flags = {flag.removeprefix("avx512_") for flag in runs[0].machine.get("cpu_flags", ())}
     has = " and ".join(name for name in ("VNNI", "bf16") if name.lower() in flags) or "neither VNNI nor bf16"
-    where = f"{_machine(runs[0])}, {has}; {runs[0].date[:10]}, commit {(runs[0].commit or 'unknown')[:7]}"
+    where = f"{machine_of(runs[0])}, {has}; {runs[0].date[:10]}, commit {(runs[0].commit or 'unknown')[:7]}"
     head = f"Goals of two cores, each run of `cliprl-bench acceptance` ({where}):"
     return [head, *grids(("goal", "bound", "measured", ""), rows, MOST_ROWS)]
 
@@ -196,63 +152,6 @@ def _margin(finding: Finding) -> float:
     """How far a figure is within its limit, in the unit of the figure; negative for a breach, NaN counted as the worst."""
     margin = min(finding.value - finding.limit.min, finding.limit.max - finding.value)
     return margin if margin == margin else -float("inf")
-
-
-def _section(title: str, results: Sequence[Result], machine: str) -> str:
-    """The command and origin of the first result, a table with a row a case and a column a quantity, remarks."""
-    head = f"{title}`{results[0].command}`{' and with the options in the rows' if len(results) > 1 else ''}  "
-    return "\n".join([head, _origin(results[0], machine), "", "\n\n".join(_cases(results)), *_remarks(results)])
-
-
-def _machine(result: Result) -> str:
-    return f"{result.machine['cpu']}, {result.machine['cores']} cores"
-
-
-def _origin(result: Result, machine: str) -> str:
-    """Machine, if it is not the given one, date, bundle and commit."""
-    where = "" if _machine(result) == machine else f"{_machine(result)}; "
-    return f"{where}{result.date[:10]}; bundle {result.bundle['sha256'][:12]}; commit {result.commit or 'unknown'}"
-
-
-def _remarks(results: Sequence[Result]) -> list[str]:
-    """The notes of a single result; not the warning on series whose halves differ, which the cells mark with a sign."""
-    if len(results) > 1:
-        return []
-    (result,) = results
-    notes = dict.fromkeys(f"{s.case}: {s.note}" for s in result.series if s.note)
-    warnings = [f"warning: {text}" for text in result.warnings() if not text.startswith(SHAKY)]
-    host = [result.host_note()] if result.host else []
-    remarks = [*notes, *result.notes, *host, *warnings]
-    lines = [line for text in remarks for line in textwrap.wrap(f"- {text}", MAX_WIDTH, subsequent_indent="  ")]
-    return ["", *lines] if lines else []
-
-
-def _cases(results: Sequence[Result]) -> list[str]:
-    """Tables with a row for each case and a column for each quantity; the factor over a peer stands in the peer's row."""
-    columns: dict[str, None] = {}
-    rows: dict[str, dict[str, str]] = {}
-    for result in results:
-        steps = f", --steps {result.method['steps']}" if len(results) > 1 and result.method["steps"] is not None else ""
-        for series in result.series:
-            case, column = _place(series)
-            if case != series.case or series.name in SHOWN.get(result.kind, (series.name,)):
-                columns[column] = None
-                rows.setdefault(case + steps, {})[column] = _cell(series)
-    lines = [[case, *(row.get(column, "") for column in columns)] for case, row in rows.items()]
-    return grids(("", *columns), lines, MOST_ROWS)
-
-
-def _place(series: Series) -> tuple[str, str]:
-    """The row and the column of a series."""
-    if series.name.startswith(LEAD):
-        return series.name.removeprefix(LEAD), f"{series.case} over it, {series.unit}"
-    return series.case, series.name if series.unit.lower() in series.name.split() else f"{series.name}, {series.unit}"
-
-
-def _cell(series: Series) -> str:
-    """The median, and the 99th percentile behind it where there are samples enough."""
-    p99 = format_number(series.digest().p99)
-    return median(series) if p99 in ("–", format_number(series.digest().p50)) else f"{median(series)} ({p99})"
 
 
 def block_of(text: str, readme: Path = FIGURES_README) -> str | None:

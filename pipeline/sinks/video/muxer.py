@@ -92,11 +92,12 @@ class Muxer:
             self._begun = True
             self._begin()
         held, self._held = self._held, []
-        # Several encoders give many packets at once: libav would write over a second of audio before the first.
-        for packet in held:
-            time = (packet.pts or 0) * packet.time_base - self._shift
-            for sound in self._audio.until(time) if self._has_audio else ():
-                self._put(sound)
+        for packet in held:  # of many at once, libav would write a second of audio before the first
+            self._put_audio((packet.pts or 0) * packet.time_base - self._shift)
+            self._put(packet)
+
+    def _put_audio(self, until: Fraction) -> None:
+        for packet in self._audio.until(until) if self._has_audio else ():
             self._put(packet)
 
     def _begin(self) -> None:

@@ -17,6 +17,7 @@ from cliprl.pipeline.sources.decoding.h264_headers import h264_reordering
 from cliprl.pipeline.sources.decoding.low_latency import LiveDamage, ParserBypass, live_threads
 from cliprl.pipeline.sources.decoding.packet_queue import PacketReader
 from cliprl.pipeline.sources.decoding.timeline import WITHOUT_PRESENTATION_TIMES, Timeline
+from cliprl.pipeline.sources.decoding.undecodable import EncryptedPacketError
 
 DEFAULT_RATE = Fraction(25)
 # Up to this many consecutive frames without a later time share the period of one; more mean a clock that has stopped.
@@ -132,10 +133,6 @@ class DisplayOrder:
 # AV_CODEC_FLAG_UNALIGNED, _OUTPUT_CORRUPT, _COPY_OPAQUE and _LOW_DELAY of libavcodec/avcodec.h. Without the first, columns that
 # a stream cuts off at its left stay, up to the next multiple of 64 bytes.
 _UNALIGNED, _OUTPUT_CORRUPT, _COPY_OPAQUE, _LOW_DELAY = 1, 1 << 3, 1 << 7, 1 << 19
-
-
-class EncryptedPacketError(Exception):
-    """A packet of the video is marked as encrypted."""
 
 
 class Decoded(NamedTuple):

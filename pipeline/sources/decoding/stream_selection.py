@@ -1,15 +1,12 @@
-"""The choice of a video stream, and its timeline."""
+"""The choice of a video stream."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
-import av
 from av.stream import Discard, Disposition
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.sources.decoding.timeline import GAP, GAP_WHERE_CONTINUOUS, Timeline
 
 # Cover images and chapter thumbnails.
 _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -104,12 +101,3 @@ def _goes_with(container: Any, audio: Any, chosen: Any, best: Any) -> bool:
         return bool(variant == chosen.metadata.get("variant_bitrate"))
     related = container.streams.best("video", related=audio)
     return related is None or best is None or related.index == best.index
-
-
-def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
-    """The timeline of an open container, for the video of `stream`. A live stream's start is left as it is."""
-    start = None if live or container.start_time is None else Fraction(container.start_time, av.time_base)
-    restarts = container.format.flags & av.format.Flags.ts_discont.value
-    gap = GAP if restarts and not live else GAP_WHERE_CONTINUOUS
-    guessed = container.format.name.startswith("matroska")
-    return Timeline(stream.index, start, gap, guessed=guessed, live=live)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import av
 
 # A stream whose time goes back by more than this many seconds, or by half a frame, has restarted its clock. Less is a
 # single wrong time. Where packets have no times of decoding, those of B-frames go back, at most to before the last frame that
@@ -15,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 _BACK, _BACK_WITHOUT_DTS, _LEAST_STEP = Fraction(1, 10), Fraction(1), Fraction(-1, 10)
 # Time that leaps ahead of all streams by more is a jump of the clock. MPEG-TS and its like may restart at any packet,
 # so that little is enough there; in other containers a long gap is more likely meant.
-GAP, GAP_WHERE_CONTINUOUS = Fraction(10), Fraction(600)
+_GAP, _GAP_WHERE_CONTINUOUS = Fraction(10), Fraction(600)
 # Audio whose clock jumps is held back until that of the video jumps too, for at most this many seconds of video.
 _PATIENCE = Fraction(1)
 _MOST_WAITING = 2000
@@ -70,7 +72,7 @@ class Timeline(Generic[P]):
         self,
         video: int,
         start: Fraction | None = None,
-        gap: Fraction = GAP,
+        gap: Fraction = _GAP,
         *,
         guessed: bool = False,
         live: bool = False,
@@ -216,6 +218,15 @@ class Timeline(Generic[P]):
         fits = [c for c in variants if track.placed is None or placed[c] >= track.end - _PATIENCE]
         best = min(fits, key=lambda c: abs(placed[c] - self._end), default=None)
         return best if best is not None and abs(placed[best] - self._end) <= self._gap else None
+
+
+def timeline_of(container: Any, stream: Any, *, live: bool) -> Timeline[Any]:
+    """The timeline of an open container, for the video of `stream`. A live stream's start is left as it is."""
+    start = None if live or container.start_time is None else Fraction(container.start_time, av.time_base)
+    restarts = container.format.flags & av.format.Flags.ts_discont.value
+    gap = _GAP if restarts and not live else _GAP_WHERE_CONTINUOUS
+    guessed = container.format.name.startswith("matroska")
+    return Timeline(stream.index, start, gap, guessed=guessed, live=live)
 
 
 def _words(seconds: Fraction) -> str:

@@ -24,6 +24,10 @@ _MATROSKA, _CONTENT_ENCODINGS, _CONTENT_ENCRYPTION = b"\x1a\x45\xdf\xa3", b"\x6d
 _HLS_KEY = re.compile(r"#EXT-X-(?:SESSION-)?KEY:(?:[^\n]*,)?METHOD=([A-Za-z0-9-]+)")
 
 
+class EncryptedPacketError(Exception):
+    """A packet of the video is marked as encrypted."""
+
+
 def encryption_error(name: str, how: str) -> SourceError:
     """The error that refuses an encrypted input."""
     return source_error(

@@ -30,7 +30,7 @@ from cliprl.pipeline.cuda.device import CudaDevice
 from cliprl.pipeline.cuda.factory import network_of
 from cliprl.pipeline.sources.decoding.decode import PacketDecoder
 from cliprl.pipeline.sources.decoding.demux import SharedDemuxer
-from cliprl.pipeline.sources.decoding.stream_selection import timeline_of
+from cliprl.pipeline.sources.decoding.timeline import timeline_of
 
 pytestmark = needs_compiler
 SIZES = [(64, 96), (50, 70), (18, 34)]
