@@ -67,7 +67,7 @@ def web_viewer(
             _say(f"from other machines: {place}")
         if playback is not None:
             playback.on_end = _once(lambda: _say("the input has ended: replay it there; the page stays until Ctrl-C"))
-            if playback.waits:
+            if playback.is_waiting:
                 _say("playing begins with the first viewer; Ctrl-C ends")
         yield
         if not stream.stopped and not (playback is not None and playback.repeats):

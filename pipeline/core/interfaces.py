@@ -65,10 +65,26 @@ class ContextManager(Protocol):
 
 
 class Source(ContextManager, Protocol):
-    """Reads frames in presentation order. `read` returns None at the end of the stream."""
+    """Reads frames in presentation order. `read` returns None at the end of the stream. See `FrameSource` for the rest."""
 
     info: StreamInfo
-    damaged: int  # frames so far that were decoded with errors or lost to them
+    damaged: int
+    skipped: int
+    jumps: int
+    origin: float
+    waits: bool
+
+    @property
+    def stored(self) -> bool:
+        """Whether a live stream comes in stored parts, such as those of HLS."""
+
+    @property
+    def waiting(self) -> int:
+        """Packets of a live stream that have come and are not decoded yet."""
+
+    @property
+    def is_undecodable(self) -> bool:
+        """Whether what a live stream sent since its last frame can't be decoded."""
 
     def read(self, allocate: PlaneAllocator = ...) -> Frame | None:
         """Return the next frame; its planes are written into the result of `allocate(height, width)`."""

@@ -89,8 +89,7 @@ class FileFrames:
             first: int | None = None
             while (frame := source.read()) is not None:
                 first = frame.pts if first is None else first
-                origin = getattr(source, "origin", 0.0)
-                yield HeldFrame(frame, origin + float((frame.pts - first) * frame.time_base))
+                yield HeldFrame(frame, source.origin + float((frame.pts - first) * frame.time_base))
 
 
 class LiveFrames:

@@ -102,10 +102,10 @@ class LiveCapture(threading.Thread):
         """The status now. A camera without new frames has stalled, or is behind if received packets wait for the decoder."""
         status, silent = self._status, time.monotonic() - self._last
         if status.state is SourceState.LIVE and self.live and silent > max(STALL_SECONDS, _STALL_PERIODS * self.period):
-            since, waiting = time.time() - silent, getattr(self._reading, "waiting", 0)
+            since, waiting = time.time() - silent, self._reading.waiting if self._reading else 0
             if waiting:
                 return SourceStatus(SourceState.BEHIND, since, "this machine is too slow for the stream")
-            lost = getattr(self._reading, "is_undecodable", False)
+            lost = self._reading is not None and self._reading.is_undecodable
             return SourceStatus(SourceState.STALLED, since, _UNDECODABLE if lost else "the camera has stopped sending")
         return status
 
@@ -125,7 +125,7 @@ class LiveCapture(threading.Thread):
     @property
     def _is_segmented(self) -> bool:
         """Whether the source delivers several seconds at once, as HLS does; they are then displayed at the frame rate."""
-        return bool(getattr(self._reading, "stored", False))
+        return self._reading is not None and self._reading.stored
 
     def _is_overdue(self, frame: Frame) -> bool:
         now = time.monotonic()
@@ -178,7 +178,7 @@ class LiveCapture(threading.Thread):
                 self._set_status(self._status.state, str(error))
                 if not self._reconnect:
                     return None
-                denied = getattr(error, "problem", None) is Problem.UNAUTHORISED
+                denied = isinstance(error, SourceError) and error.problem is Problem.UNAUTHORISED
                 longest = _LONGEST_DENIED if denied else _LONGEST_PAUSE
         return None
 
@@ -191,8 +191,8 @@ class LiveCapture(threading.Thread):
             with source:
                 while not self._stopped.is_set():
                     frame = source.read(self._planes)
-                    self.skipped = skipped + getattr(source, "skipped", 0)
-                    self._jumps = getattr(source, "jumps", 0)
+                    self.skipped = skipped + source.skipped
+                    self._jumps = source.jumps
                     if frame is None:
                         return self._end_error()
                     self._put(frame)

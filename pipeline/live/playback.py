@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from typing import Self
+from collections.abc import Callable
 
 from cliprl.engines import CliprlError, UsageError
-from cliprl.pipeline.core.frame import Frame, allocate_planes
-from cliprl.pipeline.core.interfaces import PlaneAllocator, Source, StreamInfo
+from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import PlaneAllocator, Source
 from cliprl.pipeline.sources import VideoSource, open_source
+from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.demo import DemoSource
 
 # Tolerance in seconds when frame times are compared with a position: times are rounded.
@@ -19,11 +19,11 @@ _TOLERANCE = 0.001
 _LAST_FRAMES = 1.5
 
 
-class Playback:
+class Playback(FrameSource):
     """A source that reads a file with seeks, and shifts frame times so that they ascend across them.
 
     `source` is the open file; `open_at` reopens it at a position in seconds. `repeats`: at the end it waits for a seek, and
-    `read` returns None only after `close`. `waits`: the first frame waits for a viewer. `at_end`: all frames have been read;
+    `read` returns None only after `close`. `is_waiting`: the first frame waits for a viewer. `at_end`: all frames have been read;
     `finished`: and displayed, upon which `on_end` is called; `played`: it has finished at least once. `jumps` counts replays
     and seeks; `position` is that of the last frame in seconds.
     """
@@ -31,23 +31,17 @@ class Playback:
     def __init__(
         self, source: Source, open_at: Callable[[float], Source], *, repeats: bool = True, waits: bool = False
     ) -> None:
-        self.info: StreamInfo = source.info
+        super().__init__(source.info)
         self.repeats, self.on_end = repeats, _ignore_end
-        self.damaged = self.jumps = 0
         self.position = self._furthest = 0.0
         self.at_end = self.finished = self.played = False
         self._source, self._open_at = source, open_at
         self._target, self._first, self._shift, self._end = 0.0, None, 0, 0
         self._requested: float | None = None
         self._changed = threading.Condition()
-        self._waits, self._closed = waits, False
+        self.is_waiting, self._closed = waits, False
 
     _first: int | None
-
-    @property
-    def waits(self) -> bool:
-        """Whether the first frame waits for a viewer."""
-        return self._waits
 
     @property
     def duration(self) -> float | None:
@@ -57,7 +51,7 @@ class Playback:
     def release(self) -> None:
         """Start playing, because there is a viewer."""
         with self._changed:
-            self._waits = False
+            self.is_waiting = False
             self._changed.notify_all()
 
     def seek(self, seconds: float) -> None:
@@ -71,7 +65,7 @@ class Playback:
         if not 0 <= seconds <= end:
             raise UsageError(f"{seconds:g} s is outside of the file: give 0 to {end:g}")
         with self._changed:
-            self._requested, self._waits = seconds, False
+            self._requested, self.is_waiting = seconds, False
             self._changed.notify_all()
 
     def finish(self) -> None:
@@ -83,9 +77,9 @@ class Playback:
         if ends:
             self.on_end()
 
-    def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
+    def _read(self, allocate: PlaneAllocator) -> Frame | None:
         """Return the next frame, later than the last; None after `close`, and at the end if it does not repeat."""
-        self._wait(lambda: not self._waits)
+        self._wait(lambda: not self.is_waiting)
         while not self._closed:
             self._jump()
             frame = self._source.read(allocate)
@@ -113,7 +107,7 @@ class Playback:
         """Shift a frame's time after the last frame's. Return False for a frame before the requested position."""
         begins = self._first is None
         first = self._first = frame.pts if self._first is None else self._first
-        self.position = getattr(self._source, "origin", 0.0) + float((frame.pts - first) * frame.time_base)
+        self.position = self._source.origin + float((frame.pts - first) * frame.time_base)
         self._furthest, frame.position = max(self._furthest, self.position), self.position
         if self.position < self._target - _TOLERANCE:
             return False
@@ -141,13 +135,6 @@ class Playback:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[Frame]:
-        while (frame := self.read()) is not None:
-            yield frame
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -22,7 +22,7 @@ from cliprl.pipeline.live.recording.shared_encoder import SharedEncoder, shared_
 from cliprl.pipeline.live.segmentation.supervisor import Supervisor
 from cliprl.pipeline.live.sink_thread import SinkThread
 from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.sources.errors import Problem
+from cliprl.pipeline.sources.errors import Problem, SourceError
 
 # The longest and the shortest time in seconds between two displayed frames while the camera delivers none.
 _LONGEST_TICK, _SHORTEST_TICK = 0.1, 0.02
@@ -134,7 +134,7 @@ class LiveStream:
         files: list[SinkThread | Recording] = [output for output in self.outputs if not output.network]
         failures = [output.failure for output in [*files, *self.recordings] if output.failure]
         lost = None if self._interrupted.is_set() else self.capture.error
-        if lost is not None and getattr(lost, "problem", None) is not Problem.ENDED:
+        if lost is not None and not (isinstance(lost, SourceError) and lost.problem is Problem.ENDED):
             failures.append(lost)
         failures += [output.failure for output in self.outputs if output.network and output.failure]
         if failures:

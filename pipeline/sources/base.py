@@ -15,14 +15,17 @@ from cliprl.pipeline.core.interfaces import PlaneAllocator, StreamInfo
 class FrameSource(ABC):
     """A source of frames; see `cliprl.pipeline.core.interfaces.Source`.
 
-    `skipped` counts frames left undecoded to catch up. `waits`: `read` may wait for a device, a network or another program.
+    `damaged` counts frames decoded with errors or lost to them, `skipped` those left undecoded to catch up, `jumps` the places
+    where a frame does not follow the one before. `origin` is the first frame's time in its file, in seconds. `waits`: `read`
+    may wait for a device, a network or another program.
     """
 
-    waits = True
+    waits: bool = True
+    origin: float = 0.0
 
     def __init__(self, info: StreamInfo) -> None:
         self.info = info
-        self.damaged = self.skipped = 0
+        self.damaged = self.skipped = self.jumps = 0
         self.closed = False
 
     def read(self, allocate: PlaneAllocator = allocate_planes) -> Frame | None:
@@ -37,6 +40,21 @@ class FrameSource(ABC):
     @abstractmethod
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         """`read` of a source that is open."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether a live stream comes in stored parts of several seconds, as HLS does."""
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Packets of a live stream that have arrived and are not decoded yet."""
+        return 0
+
+    @property
+    def is_undecodable(self) -> bool:
+        """Whether packets of a live stream have come since its last frame, and gave none."""
+        return False
 
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self.read()) is not None:

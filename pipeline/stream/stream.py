@@ -77,7 +77,7 @@ class Stream:
         waits = segmenter is not None and segmenter.waits_for_device
         workers = len(stages) if waits else stage_workers(len(stages))
         self._pace = RealTimePace() if realtime and not source.info.live else None
-        self._has_reader = self._pace is not None or workers == len(stages) or getattr(source, "waits", True)
+        self._has_reader = self._pace is not None or workers == len(stages) or source.waits
         supply: Supply[FrameContext] = ContextSupply(self._ring, profiler)
         supply = supply if self._has_reader else SourceSupply(self._ring, self._frames(), profiler)
         self._scheduler = StageScheduler(supply, stages, workers)
@@ -205,7 +205,7 @@ class Stream:
     def summary(self) -> Summary:
         """Return the statistics of the run so far."""
         notes = notes_of_run(self.source, self.sinks, self.segmenter, self._pace, self.recorder)
-        dropped, damaged = self._ring.dropped + getattr(self.source, "skipped", 0), self.source.damaged
+        dropped, damaged = self._ring.dropped + self.source.skipped, self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
 
     def __enter__(self) -> Self:

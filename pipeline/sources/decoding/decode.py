@@ -68,9 +68,8 @@ class PresentationClock:
         if self._last is None:
             return 0
         others = f"frame {index} has no time: it and others like it follow the frame before"
-        what = (
-            "the file has no times: frames are timed" if index == 1 else others
-        )  # the first alone may lack one in RTSP
+        # in RTSP the first alone may lack one
+        what = "the file has no times: frames are timed" if index == 1 else others
         self._note("none", f"{what} at {float(self._rate):g} FPS")
         self._since += 1
         return max(self._anchor + round(self._since * self._step), self._last + 1)

@@ -714,7 +714,7 @@ def played(path: Path) -> Iterator[tuple[Playback, WebViewer]]:
 
 def test_file_starts_with_page_and_can_replay_and_seek(chromium: Any, tmp_path: Path) -> None:
     with played(tmp_path / "clip.mp4") as (playback, viewer):
-        assert playback.waits
+        assert playback.is_waiting
         chromium.get(viewer.url)
         until(lambda: chromium.find_element("id", "seek-row").is_displayed())
         slider = chromium.find_element("id", "seek")
