@@ -84,7 +84,14 @@ def open_bundle(name_or_path: str | Path = "small") -> Bundle:
         if name not in manifest.hashes:
             raise BundleError(f"{path / MANIFEST} lists no hash for {name}: write the bundle again")
     with ThreadPoolExecutor(available_cpus()) as pool:
-        list(pool.map(check_hash, [path / name for name in manifest.hashes], manifest.hashes.values()))
+        checks = pool.map(check_hash, [path / name for name in manifest.hashes], manifest.hashes.values())
+        try:
+            return _read(path, manifest)
+        finally:
+            list(checks)  # a file that was altered is reported before what is wrong in it
+
+
+def _read(path: Path, manifest: Manifest) -> Bundle:
     check_external_data(path, (name for name in manifest.hashes if name.endswith(".onnx")), manifest.hashes)
     embeddings = read_array(path / EMBEDDINGS).astype(np.float32, copy=False)
     if embeddings.ndim != 2 or len(embeddings) != len(manifest.classes) or embeddings.shape[1] > MAX_EMBEDDING:

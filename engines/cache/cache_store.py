@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cliprl.engines.bundle.manifest import sealed_text
+from cliprl.engines.bundle.manifest import is_sealed, sealed_text
 
 PAYLOAD, SIDECAR, PARTIAL, LOCK = ".engine", ".json", ".partial", ".lock"
 # An entry's name ends with a hash of its fields.
@@ -64,7 +64,7 @@ class CacheStore:
         try:
             text = (self.folder / (name + SIDECAR)).read_bytes().decode("utf-8")
             data = json.loads(text)
-            return data if isinstance(data, dict) and sealed_text(data) == text else None
+            return data if isinstance(data, dict) and is_sealed(text) else None
         except (OSError, ValueError):
             return None
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from cliprl.engines.backends.engine import LogFunction
 from cliprl.engines.cli.command_line import check_values, describe_misuse
-from cliprl.engines.cli.loading import current_folder_hidden, end_with
+from cliprl.engines.cli.loading import collect_garbage, current_folder_hidden, end_with
 from cliprl.engines.cli.missing_package import missing_package_message
 from cliprl.engines.cli.signals import ENDING, ending_at_once
 from cliprl.engines.errors import CliprlError
@@ -48,13 +48,15 @@ _NO_FOLDER = "the current folder was deleted: change to one that exists (cd)"
 _CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
-def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False) -> int:
+def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False, collects: bool = True) -> int:
     """Run a program on the command line's words, and return its exit status.
 
     0 done, 1 failed or refused, 2 misuse, 130 interrupted; SIGTERM and SIGHUP raise SystemExit. An error is one line on
     standard error; of an unexpected one the traceback is written to a file, which the line names. uses_torch: in a deleted
-    folder torch would end the process.
+    folder torch would end the process. collects: from here on garbage is collected; without it the app sees to that.
     """
+    if collects:
+        collect_garbage()
     _open_standard_handles()
     _print_all_characters()
     _widen_narrow_output()
@@ -84,9 +86,9 @@ def _drop_lost_errors() -> None:
 
 def _run(app: typer.Typer, program: str) -> int:
     try:
-        check_values(app)
+        check_values(command := typer.main.get_command(app))
         with ending_at_once():
-            status: int = app(standalone_mode=False) or 0
+            status: int = command(standalone_mode=False) or 0
     except CliprlError as error:
         notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # others are tracebacks
         return _complain(program, "; ".join([str(error), *notes]), error.exit_status)
@@ -221,7 +223,7 @@ def _standard_error() -> TextIO | None:
 
 def error_console(**options: Any) -> Console:
     """Make a console that prints on standard error and never fails."""
-    return Console(file=cast(TextIO, _StandardError()), **options)
+    return Console(file=cast(TextIO, _StandardError()), emoji=False, **options)  # a name may hold ':x:'
 
 
 @contextmanager

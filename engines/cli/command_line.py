@@ -6,17 +6,14 @@ import os
 import sys
 from typing import Any
 
-import typer
-
 from cliprl.engines.errors import UsageError
 
 # Numbers that no range of an option excludes.
 _NOT_FINITE = ("nan", "inf", "infinity")
 
 
-def check_values(app: typer.Typer) -> None:
+def check_values(command: Any) -> None:
     """Raise UsageError for an option with an empty value, which a path would read as the current folder, and for nan or inf."""
-    command: Any = typer.main.get_command(app)
     commands = [command, *getattr(command, "commands", {}).values()]
     options = [p for c in commands for p in c.params if p.param_type_name == "option" and not p.is_flag]
     # The value of an option with a metavar in brackets is optional.

@@ -6,6 +6,7 @@ Importing this module does it, so it is the first import of every package. In an
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -28,6 +29,13 @@ _SCRIPT = _console_script()
 # The exit status, once it is certain.
 _statuses: list[int] = []
 _SAFE_PATH = "PYTHONSAFEPATH"
+
+
+def collect_garbage() -> None:
+    """Collect garbage from here on, which a console script does not while it imports: what is there now stays."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def exit_on_signals(status: int, numbers: tuple[signal.Signals, ...], message: str = "") -> None:
@@ -100,5 +108,8 @@ def _check_address_space() -> None:
 
 if _SCRIPT:
     atexit.register(_leave)
+    gc.disable()
+    # Pydantic would look through all installed packages for plugins, and let them see what it checks.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 exit_on_signals(130, (signal.SIGINT,), "interrupted")
 _check_address_space()

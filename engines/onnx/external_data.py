@@ -60,10 +60,10 @@ def _messages(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int,
     """Field number, first byte and end of every length-delimited field of a message; other fields are skipped."""
     at = start
     while at < end:
-        key, at = _varint(data, at, end)
+        key, at = (data[at], at + 1) if data[at] < 128 else _varint(data, at, end)
         number, wire = key >> 3, key & 7
         if wire == _BYTES:
-            size, at = _varint(data, at, end)
+            size, at = (data[at], at + 1) if at < end and data[at] < 128 else _varint(data, at, end)
             if at + size > end:
                 raise ValueError(f"a field of {size} bytes reaches beyond its message")
             yield number, at, at + size

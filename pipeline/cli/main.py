@@ -152,7 +152,7 @@ def _stream_options(given: Mapping[str, Any]) -> StreamOptions:
 def main() -> None:
     """Run the console script. Exit status: 0 done, 1 failed, 2 misuse, 130 interrupted. Errors are one line on stderr."""
     gc.disable()  # until the first frame: what is loaded for it stays
-    status = run_app(app, "cliprl-stream")
+    status = run_app(app, "cliprl-stream", collects=False)
     gc.freeze()  # the interpreter's last collections would look through all that was loaded: a tenth of a short run
     gc.enable()
     sys.exit(status)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class Entry(Protocol):
@@ -64,7 +69,7 @@ class Registry(Generic[E]):
         package = import_module(self._package)
         for module in pkgutil.walk_packages(package.__path__, f"{self._package}."):
             import_module(module.name)
-        for plugin in _installed().select(group=self._group):
+        for plugin in _plugins(self._group):
             try:
                 plugin.load()
             except Exception as error:  # a broken plugin must not break the program
@@ -73,7 +78,32 @@ class Registry(Generic[E]):
 
 
 # One search through all installed packages serves all registries.
-_installed = cache(entry_points)
+def _plugins(group: str) -> Iterable[EntryPoint]:
+    """The entry points of a group in all installed packages, which are read only if one has plugins for this program."""
+    if not _have_plugins():
+        return ()
+    from importlib.metadata import entry_points
+
+    return entry_points(group=group)
+
+
+@cache
+def _have_plugins() -> bool:
+    return any(map(_may_have_plugins, sys.path))
+
+
+def _may_have_plugins(folder: str) -> bool:
+    """Whether a package in a folder has an entry point for this program; what is no folder, such as an archive, may have one."""
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return os.path.isfile(folder)
+    for name in names:
+        if name.endswith(("-info", "-INFO")):
+            with suppress(OSError), open(os.path.join(folder, name, "entry_points.txt"), "rb") as file:
+                if b"[cliprl." in file.read():
+                    return True
+    return False
 
 
 def _order(entry: Entry) -> tuple[bool, str, str]:

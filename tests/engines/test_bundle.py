@@ -55,6 +55,22 @@ def test_what_is_sealed_opens_the_same(bundle: Path) -> None:
     assert second.manifest == first.manifest
 
 
+def test_an_altered_file_is_reported_before_its_content(bundle: Path) -> None:
+    (bundle / "classes.npy").write_bytes(b"no array")
+    with pytest.raises(BundleError, match=r"classes\.npy has SHA-256") as caught:
+        open_bundle(bundle)
+    assert_one_line(caught.value, "it was altered or cut short")
+
+
+@pytest.mark.parametrize("change", ["  ", ',\n  "seal": "', "\n"])
+def test_a_byte_behind_or_before_the_seal_is_a_change(bundle: Path, change: str) -> None:
+    text = (bundle / MANIFEST).read_text(encoding="utf-8")
+    for altered in (text + change, text[:-3] + change + text[-3:], text.replace('"seal"', change + '"seal"')):
+        (bundle / MANIFEST).write_text(altered, encoding="utf-8")
+        with pytest.raises(BundleError, match=r"altered since it was sealed|is not JSON"):
+            open_bundle(bundle)
+
+
 def test_a_manifest_that_is_not_read_is_not_sealed(bundle: Path) -> None:
     first = open_bundle(bundle)
     with pytest.raises(BundleError, match=r"manifest\.json: name: "):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json
 import os
@@ -61,6 +62,20 @@ def end(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *wor
 
     monkeypatch.setattr(sys, "argv", [PROGRAM, *words])
     return run_app(app, PROGRAM), capfd.readouterr().err
+
+
+def test_a_program_collects_garbage_once_it_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    frozen = gc.get_freeze_count()
+    gc.disable()
+    try:
+        assert end(monkeypatch, capfd, "well")[0] == 0
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from cliprl.pipeline.core.registry import Registry
+from cliprl.pipeline.core.registry import Registry, _have_plugins, _plugins
 from cliprl.pipeline.sinks.registry import SINKS, SinkKind, find_sink
 from cliprl.pipeline.sources.registry import SOURCES, find_source
 
@@ -122,6 +123,30 @@ def test_broken_plugin_is_named_for_unknown_outputs_and_harms_nothing(tmp_path: 
     assert "plugin 'count'" in done.stderr
     assert "nothing_of_this_name" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_only_packages_that_name_this_program_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "packages"), str(tmp_path / "absent"), ""])
+    monkeypatch.chdir(tmp_path)
+    install(tmp_path, {"__init__.py": ""}, "[console_scripts]\ncliprl-stream = cliprl.pipeline.cli.main:main\n")
+    _have_plugins.cache_clear()
+    assert not list(_plugins("cliprl.sinks"))
+    _have_plugins.cache_clear()
+    (tmp_path / "packages" / "extra-1.0.dist-info" / "entry_points.txt").write_text(
+        "[cliprl.sinks]\ncount = extra.count\n"
+    )
+    assert [point.name for point in _plugins("cliprl.sinks")] == ["count"]
+    _have_plugins.cache_clear()
+
+
+def test_plugins_in_an_archive_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "extra.zip", "w") as archive:
+        archive.writestr("extra-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+        archive.writestr("extra-1.0.dist-info/entry_points.txt", "[cliprl.sources]\ngrey = extra.grey\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "extra.zip")])
+    _have_plugins.cache_clear()
+    assert [point.value for point in _plugins("cliprl.sources")] == ["extra.grey"]
+    _have_plugins.cache_clear()
 
 
 def test_a_file_that_is_added_to_the_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
