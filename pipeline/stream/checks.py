@@ -1,4 +1,4 @@
-"""Checks and limits of a stream's run, apart from the way of a frame."""
+"""Checks, limits and notes of a stream's run, apart from the way of a frame."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.frame import Frame, StatisticsRecorder
 from cliprl.pipeline.core.interfaces import FrameSegmenter, Source
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.sinks.base import SinkGroup
+from cliprl.pipeline.stream.pace import RealTimePace
 
 StreamResults = Generator[tuple[Frame, Segmentation | None], None, None]
 
@@ -86,3 +88,19 @@ def check_frame_count(frames: int | None) -> None:
     """Raise UsageError if `frames` is no number of frames; None is all."""
     if frames is not None and (not hasattr(frames, "__index__") or frames < 0):
         raise UsageError(f"frames {frames!r} is not a number of frames: give 0 or more, or leave it out for all")
+
+
+def notes_of_run(
+    source: Source,
+    sinks: SinkGroup,
+    segmenter: FrameSegmenter | None,
+    pace: RealTimePace | None,
+    recorder: StatisticsRecorder,
+) -> list[str]:
+    """Return the notes of all parts of a run, and one if the segmenter's budget left no time for refinement."""
+    notes = [*source.info.notes, *sinks.notes, *(segmenter.notes if segmenter else ())]
+    refines = segmenter is not None and segmenter.steps and recorder.segmented
+    if segmenter is not None and segmenter.budget is not None and refines and not recorder.steps:
+        ms = f"{segmenter.budget * 1000:g} ms"
+        notes.append(f"a budget of {ms} is gone before refinement: every mask is unrefined")
+    return [*notes, *(pace.notes if pace else ())]

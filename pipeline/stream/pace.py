@@ -1,4 +1,4 @@
-"""The pace of a file whose outputs are watched while it is read, and the notes of a run."""
+"""The pace of a file whose outputs are watched while it is read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import math
 import threading
 import time
 
-from cliprl.pipeline.core.frame import Frame, StatisticsRecorder
-from cliprl.pipeline.core.interfaces import FrameSegmenter, Source
-from cliprl.pipeline.sinks.base import SinkGroup
+from cliprl.pipeline.core.frame import Frame
 
 # Seconds by which frames must be late in all for a note.
 _LEAST_DELAY = 0.5
@@ -38,19 +36,3 @@ class RealTimePace:
         """One line if frames were late."""
         text = "longer than the input's own rate: the input or this machine is too slow for it"
         return [] if self._late < _LEAST_DELAY else [f"sending took {self._late:.1f} s {text}"]
-
-
-def notes_of_run(
-    source: Source,
-    sinks: SinkGroup,
-    segmenter: FrameSegmenter | None,
-    pace: RealTimePace | None,
-    recorder: StatisticsRecorder,
-) -> list[str]:
-    """Return the notes of all parts of a run, and one if the segmenter's budget left no time for refinement."""
-    notes = [*source.info.notes, *sinks.notes, *(segmenter.notes if segmenter else ())]
-    refines = segmenter is not None and segmenter.steps and recorder.segmented
-    if segmenter is not None and segmenter.budget is not None and refines and not recorder.steps:
-        ms = f"{segmenter.budget * 1000:g} ms"
-        notes.append(f"a budget of {ms} is gone before refinement: every mask is unrefined")
-    return [*notes, *(pace.notes if pace else ())]

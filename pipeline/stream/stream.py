@@ -17,8 +17,8 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.core.thread_policy import single_threaded, stage_workers
 from cliprl.pipeline.sinks.base import SinkGroup
-from cliprl.pipeline.stream.checks import OneIteration, StreamResults, check_frame_count, checked_parts, in_use
-from cliprl.pipeline.stream.pace import RealTimePace, notes_of_run
+from cliprl.pipeline.stream import checks
+from cliprl.pipeline.stream.pace import RealTimePace
 from cliprl.pipeline.stream.scheduler import ContextSupply, SourceSupply, StageScheduler, Supply
 
 # Slots of the ring: one being written, a few waiting, one at each stage. Four more slots make it no faster.
@@ -60,7 +60,7 @@ class Stream:
         description: str = "",
         realtime: bool = False,
     ) -> None:
-        self.source, self.segmenter = checked_parts(source, segmenter, sinks)
+        self.source, self.segmenter = checks.checked_parts(source, segmenter, sinks)
         self.overlay = overlay or (segmenter.default_overlay() if segmenter else None)
         self.sinks = SinkGroup(sinks)
         if self.overlay is not None and sinks:
@@ -82,7 +82,7 @@ class Stream:
         supply = supply if self._has_reader else SourceSupply(self._ring, self._frames(), profiler)
         self._scheduler = StageScheduler(supply, stages, workers)
         self._threads = [*self._scheduler.threads, *([self._reader] if self._has_reader else ())]
-        self.interrupted, self._iteration = False, OneIteration()
+        self.interrupted, self._iteration = False, checks.OneIteration()
         self._wanted: int | None = None
 
     def run(self, on_frame: OnFrame | None = None, *, frames: int | None = None) -> Summary:
@@ -91,7 +91,7 @@ class Stream:
         Raises the error of a stage after the sinks were closed.
         """
         self._iteration.check_unused()
-        check_frame_count(frames)
+        checks.check_frame_count(frames)
         self._wanted = frames if self._ring.policy == "wait" else None
         with self:
             for frame, segmentation in self:
@@ -108,8 +108,8 @@ class Stream:
         """
         return self._iteration.begin(self._results())
 
-    def _results(self) -> StreamResults:
-        with single_threaded(), in_use(self.segmenter):
+    def _results(self) -> checks.StreamResults:
+        with single_threaded(), checks.in_use(self.segmenter):
             if self._has_reader:
                 self._reader.start()
             self._scheduler.start()
@@ -204,7 +204,7 @@ class Stream:
 
     def summary(self) -> Summary:
         """Return the statistics of the run so far."""
-        notes = notes_of_run(self.source, self.sinks, self.segmenter, self._pace, self.recorder)
+        notes = checks.notes_of_run(self.source, self.sinks, self.segmenter, self._pace, self.recorder)
         dropped, damaged = self._ring.dropped + self.source.skipped, self.source.damaged
         return self.recorder.summary(dropped=dropped, damaged=damaged, interrupted=self.interrupted, notes=notes)
 
