@@ -25,6 +25,16 @@ class Orientation(NamedTuple):
     rotation: int = 0
 
 
+def sideways_note(rotation: int) -> str:
+    """Return a note on frames that are stored on their side; "" for others. They are segmented as they are stored."""
+    if rotation % 180 == 0:
+        return ""
+    return (
+        "the frames are stored on their side, and are segmented so: masks can be worse than of upright frames; "
+        "a copy that ffmpeg -i INPUT COPY makes is upright"
+    )
+
+
 class OrientationReader:
     """Reads the display matrix that libav attaches to a frame, from a container or from its EXIF, in one stream's order.
 

@@ -17,7 +17,7 @@ import numpy as np
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline.core.frame import Plane
 from cliprl.pipeline.sources.decoding.nv12_writer import image_color, is_rgb, plane_array
-from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
+from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader, sideways_note
 from cliprl.pipeline.sources.errors import redact
 
 # libavcodec's AVFieldOrder: bottom field shown first, coded first or second.
@@ -122,6 +122,7 @@ def probe_stream(
     rate = next((rate for rate in rates if rate and rate <= _HIGHEST_RATE), None) or next(filter(None, rates), None)
     color = image_color(image, context)
     hdr = _HDR_NOTE.format(_HDR[color.transfer_tag]) if color.transfer_tag in _HDR else ""
+    rotation = (OrientationReader().read(image) or Orientation()).rotation
     fields = {
         "name": redact(name),
         "height": crop.height if crop else image.height,
@@ -131,11 +132,11 @@ def probe_stream(
         "frames": stated_frames(container, stream)[1],
         "seconds": seconds,
         "color": color,
-        "rotation": (OrientationReader().read(image) or Orientation()).rotation,
+        "rotation": rotation,
         "sample_aspect": stream.sample_aspect_ratio or None,
         "interlaced": image.interlaced_frame,
         "bottom_field_first": getattr(context, "field_order", 0) in _BOTTOM_FIRST,  # missing in older versions of PyAV
-        "notes": tuple(filter(None, [hdr, depth_note(redact(name), image)])),
+        "notes": tuple(filter(None, [hdr, depth_note(redact(name), image), sideways_note(rotation)])),
     }
     return fields, crop
 

@@ -20,7 +20,7 @@ from cliprl.pipeline.sources.base import FrameSource
 from cliprl.pipeline.sources.decoding.conform import Conformer
 from cliprl.pipeline.sources.decoding.decode import DEFAULT_RATE
 from cliprl.pipeline.sources.decoding.nv12_writer import image_color
-from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader
+from cliprl.pipeline.sources.display_matrix import Orientation, OrientationReader, sideways_note
 from cliprl.pipeline.sources.images.stills import (
     codec_of,
     images_of_png,
@@ -125,7 +125,8 @@ class ImageSource(FrameSource):
         if self._first is None:
             raise CliprlError(_none_of(name, paths))
         image = self._first[1]
-        if remark := depth_note(str(paths[self._first[0]]), image):
+        rotation = (OrientationReader().read(image) or Orientation()).rotation
+        for remark in filter(None, (depth_note(str(paths[self._first[0]]), image), sideways_note(rotation))):
             self.note(remark)
         self.info = StreamInfo(
             name,
@@ -136,7 +137,7 @@ class ImageSource(FrameSource):
             frames=len(paths),
             seconds=float(len(paths) / rate),
             color=image_color(image, self._context),
-            rotation=(OrientationReader().read(image) or Orientation()).rotation,
+            rotation=rotation,
             sample_aspect=self._aspect(),
             notes=self.info.notes,
         )

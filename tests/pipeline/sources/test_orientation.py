@@ -284,3 +284,12 @@ def test_decoded_frames_are_freed_without_the_garbage_collector(tmp_path: Path) 
 
 def video_frames() -> int:
     return sum(type(item).__name__ == "VideoFrame" for item in gc.get_objects())
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", ["jpg", "mp4"])
+def test_frames_on_their_side_have_a_note(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path = {**STILLS, **VIDEOS}[suffix](tmp_path / f"a.{suffix}", orientation, SIZE)
+    with open_source(path) as source:
+        list(source)
+        assert any("on their side" in note for note in source.info.notes) == (orientation >= 5)
