@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines.bundle.confidence import CONFIDENCE_FILE, ConfidenceSpec, read_confidence
-from cliprl.engines.bundle.manifest import MANIFEST, Manifest, read_manifest, sealed_text
+from cliprl.engines.bundle.manifest import MANIFEST, Manifest, sealed_text
+from cliprl.engines.bundle.manifest_file import read_manifest
 from cliprl.engines.bundle.validation import MAX_EMBEDDING, check_external_data, read_array
 from cliprl.engines.cpu_count import available_cpus
 from cliprl.engines.errors import BundleError, UsageError, explained

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,18 +90,52 @@ class ConfidenceSpec:
         ]
 
 
-def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
-    """Read the file of a bundle with this number of classes. Raises BundleError for one that is garbled."""
+def _read_plainly(data: Any) -> ConfidenceSpec | None:
+    """Return the confidence of JSON values that are as `to_text` writes them; None for others, which pydantic explains.
+
+    To import pydantic takes a tenth of a start.
+    """
+
+    def row(values: Any, kind: type) -> tuple[Any, ...]:
+        if type(values) is not list or any(type(value) is not kind for value in values):
+            raise TypeError
+        return tuple(values)
+
+    def logistic(part: Any) -> LogisticSpec:
+        return LogisticSpec(row(part["weights"], float), *row([part["intercept"]], float))
+
+    def rows(values: Any) -> tuple[tuple[float, ...], ...]:
+        return tuple(row(each, float) for each in row(values, list))
+
+    try:
+        statistics, cells, colors = (row(data[name], str) for name in ("statistics", "cells", "colors"))
+        spread = DistanceSpec(rows(data["familiarity"]["means"]), rows(data["familiarity"]["whitening"]))
+        limits = row([data["unsure"], data["unfamiliar"]], float)
+        return ConfidenceSpec(
+            statistics, cells, colors, logistic(data["calibration"]), logistic(data["doubt"]), spread, *limits
+        )
+    except (KeyError, TypeError):
+        return None
+
+
+def _validated(data: Any, path: Path) -> ConfidenceSpec:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        if (size := path.stat().st_size) > MAX_CONFIDENCE_BYTES:
-            raise BundleError(f"{path} has {size} bytes, more than {MAX_CONFIDENCE_BYTES}: write the bundle again")
-        spec = TypeAdapter(ConfidenceSpec).validate_python(json.loads(path.read_bytes()))
+        return TypeAdapter(ConfidenceSpec).validate_python(data)
     except ValidationError as error:
         raise BundleError(
             f"{path}: {first_fault(error)}; fit it again with python -m cliprl.models.studies.confidence.calibration"
         ) from error
+
+
+def read_confidence(path: Path, classes: int) -> ConfidenceSpec:
+    """Read the file of a bundle with this number of classes. Raises BundleError for one that is garbled."""
+    try:
+        if (size := path.stat().st_size) > MAX_CONFIDENCE_BYTES:
+            raise BundleError(f"{path} has {size} bytes, more than {MAX_CONFIDENCE_BYTES}: write the bundle again")
+        data = json.loads(path.read_bytes())
+        spec = _read_plainly(data) or _validated(data, path)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON ({reason_of(error)[:80]}); write the bundle again") from error
     except OSError as error:

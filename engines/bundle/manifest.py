@@ -6,17 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cliprl.engines.bundle.validation import MAX_CLASSES as MAX_CLASSES
-from cliprl.engines.errors import BundleError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 SEAL = "seal"
-# The largest manifest that is read, in bytes; the shipped one has 19 KB.
-MAX_BYTES = 4 << 20
 # The class above all instruments, in masks of a bundle with a `part_share`, and its color.
 UNSURE_PART, UNSURE_PART_COLOR = "instrument", (0, 128, 128)
 
@@ -183,31 +179,3 @@ def is_sealed(text: str) -> bool:
     """Whether a text ends as `sealed_text` does, with the seal of what stands before it."""
     content, _, seal = text.rpartition(f',\n  "{SEAL}": "')
     return seal == hashlib.sha256(f"{content}\n}}\n".encode()).hexdigest() + '"\n}\n'
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read a manifest file.
-
-    Raises BundleError where it is no manifest, of another format version, or not byte for byte what was sealed.
-    """
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise BundleError(f"{path} has {size} bytes, more than {MAX_BYTES}: no manifest is that large")
-        text = path.read_bytes().decode("utf-8")
-        data = json.loads(text)
-    except (ValueError, OSError, RecursionError) as error:
-        raise BundleError(f"{path} is not JSON ({error}): copy or write the bundle again") from error
-    if not isinstance(data, dict):
-        raise BundleError(f"{path} holds a {type(data).__name__}, not an object: copy or write the bundle again")
-    version = data.get("format_version")
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"bundle format version {repr(version)[:40]} is not {FORMAT_VERSION}, the one this program reads: "
-            "use the cliprl version that wrote the bundle, or write the bundle again"
-        )
-    if SEAL not in data:
-        raise BundleError(f"{path} lacks its {SEAL}: write the bundle again")
-    # The whole text, not only what it means: a changed digit that rounds to the same number counts as a change too.
-    if not is_sealed(text):
-        raise BundleError(f"{path} was altered since it was sealed: copy the bundle again, or write it again")
-    return Manifest.from_json(data)

@@ -1,4 +1,4 @@
-"""The schema of a manifest file. Import it only where a manifest is read: pydantic takes a tenth of a second to import."""
+"""The schema of a manifest file. Import it only where `manifest_file` leaves one to it: pydantic takes a tenth of a start."""
 
 from __future__ import annotations
 

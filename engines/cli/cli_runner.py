@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from cliprl.engines.backends.engine import LogFunction
-from cliprl.engines.cli.command_line import check_values, describe_misuse
+from cliprl.engines.cli.command_line import checked_command, describe_misuse
 from cliprl.engines.cli.loading import collect_garbage, current_folder_hidden, end_with
 from cliprl.engines.cli.missing_package import missing_package_message
 from cliprl.engines.cli.signals import ENDING, ending_at_once
@@ -86,7 +86,7 @@ def _drop_lost_errors() -> None:
 
 def _run(app: typer.Typer, program: str) -> int:
     try:
-        check_values(command := typer.main.get_command(app))
+        command = checked_command(app)
         with ending_at_once():
             status: int = command(standalone_mode=False) or 0
     except CliprlError as error:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Callable
+from enum import Enum
 from typing import Any
+
+import typer
 
 from cliprl.engines.errors import UsageError
 
@@ -12,7 +17,66 @@ from cliprl.engines.errors import UsageError
 _NOT_FINITE = ("nan", "inf", "infinity")
 
 
-def check_values(command: Any) -> None:
+# What is left to typer.
+_UNREAD: Any = object()
+_WHOLE, _FRACTION = re.compile(r"-?[0-9]{1,15}"), re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+
+
+def _read_plain_values(command: Any) -> None:
+    """Let values that need no conversion, and plain numbers within their bounds, be read without typer's adapters.
+
+    The first adapter imports pydantic, a tenth of a start. All other values are left to typer, which explains what is wrong.
+    """
+    for each in (command, *getattr(command, "commands", {}).values()):
+        for parameter in each.get_params(typer.Context(each)):  # with --help
+            if hasattr(parameter, "get_runtime_param") and hasattr(parameter, "type_descriptor"):
+                reader = _PlainReader(parameter, parameter.get_runtime_param)
+                parameter.get_runtime_param = lambda reader=reader: reader
+
+
+class _PlainReader:
+    """Reads the values of a parameter, in the place of what `typed` makes for it."""
+
+    def __init__(self, parameter: Any, typed: Callable[[], Any]) -> None:
+        self._parameter, self._typed = parameter, typed
+
+    def coerce(self, value: Any, *context: Any, **named: Any) -> Any:
+        """Return a value as typer does."""
+        found = self._read(value)
+        return self._typed().coerce(value, *context, **named) if found is _UNREAD else found
+
+    def _read(self, value: Any) -> Any:
+        multiple = self._parameter.multiple or self._parameter.nargs != 1
+        kind, info = self._parameter.type_descriptor.annotation, self._parameter.type_descriptor.parameter_info
+        if value is None:
+            return () if multiple else None
+        if info.parser is not None or info.clamp:
+            return _UNREAD
+        if multiple:
+            plain = kind == list[str] and isinstance(value, tuple | list) and all(type(word) is str for word in value)
+            return list(value) if plain else _UNREAD
+        if type(value) is str and kind in (int, float):
+            if not (_WHOLE if kind is int else _FRACTION).fullmatch(value):
+                return _UNREAD
+            value = kind(value)
+        if type(value) is not kind or not issubclass(kind, str | int | float | Enum):
+            return _UNREAD
+        least, most = (info.min, info.max) if kind in (int, float) else (None, None)
+        return value if (least is None or value >= least) and (most is None or value <= most) else _UNREAD
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._typed(), name)
+
+
+def checked_command(app: typer.Typer) -> Any:
+    """Build the command of an app, and check the values that it is given. Raises UsageError."""
+    command = typer.main.get_command(app)
+    _read_plain_values(command)
+    _check_values(command)
+    return command
+
+
+def _check_values(command: Any) -> None:
     """Raise UsageError for an option with an empty value, which a path would read as the current folder, and for nan or inf."""
     commands = [command, *getattr(command, "commands", {}).values()]
     options = [p for c in commands for p in c.params if p.param_type_name == "option" and not p.is_flag]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.metadata import PackageNotFoundError, requires
 from types import TracebackType
 
 _OPTIONAL = re.compile(r"""([\w.-]+).*extra == ['"]([\w-]+)['"]""")
@@ -40,6 +39,8 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
 
 
 def _extras_of(package: str) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, requires
+
     try:
         lines = requires("cliprl") or []
     except PackageNotFoundError:  # run from a checkout

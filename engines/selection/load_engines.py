@@ -14,7 +14,8 @@ import numpy as np
 
 from cliprl.engines.backends.engine import AUTO, Engine, LogFunction, ignore_message
 from cliprl.engines.bundle.bundle import PROBE_FILE, REFINER, Bundle, check_hash
-from cliprl.engines.bundle.manifest import MANIFEST, read_manifest
+from cliprl.engines.bundle.manifest import MANIFEST
+from cliprl.engines.bundle.manifest_file import read_manifest
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cache.engine_cache import EngineCache, entry_name

@@ -14,7 +14,8 @@ from pathlib import Path
 from cliprl.engines import Bundle, BundleError, CliprlError, UsageError, explained, open_bundle
 from cliprl.engines.atomic_write import replace_folder
 from cliprl.engines.bundle.bundle import MODEL_CARD
-from cliprl.engines.bundle.manifest import MANIFEST, read_manifest
+from cliprl.engines.bundle.manifest import MANIFEST
+from cliprl.engines.bundle.manifest_file import read_manifest
 from cliprl.models.export.export import TrainedModel
 from cliprl.models.network.weights import weights_digest
 from cliprl.pipeline.sinks.atomic_file import Identity, file_identity

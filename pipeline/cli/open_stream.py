@@ -33,7 +33,6 @@ from cliprl.pipeline.sources import FrameSource, ImageSource
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.registry import find_source, is_live_name
 from cliprl.pipeline.stream.stream import Stream
-from cliprl.pipeline.tracking.follow import FollowTarget
 
 if TYPE_CHECKING:
     from cliprl.engines.promptable.video import VideoNetwork
@@ -87,6 +86,8 @@ def open_video_stream(
         bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
     classes = bundle.manifest.mask_classes
     if options.follow is not None:
+        from cliprl.pipeline.tracking.follow import FollowTarget
+
         FollowTarget.parse(options.follow, classes)
     chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
     drawn = overlay_classes(classes, chosen), options.style(classes)

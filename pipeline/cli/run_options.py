@@ -17,7 +17,6 @@ from cliprl.pipeline.overlay.style import Style
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sources import FrameSource
 from cliprl.pipeline.stream.stream import StatusText
-from cliprl.pipeline.tracking.follow import followed_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,11 @@ def status_line(name: str, mark_frames: int = MARK_FRAMES) -> StatusText:
         mark = f" · {last}" if last else ""
         spent = sum(frame.durations.get(stage, 0.0) for stage in ("prepare", "encode", "refine"))
         instances = segmentation.instances
-        followed = f" · {followed_text(instances)}" if instances is not None and instances.followed else ""
+        followed = ""
+        if instances is not None and instances.followed:
+            from cliprl.pipeline.tracking.follow import followed_text
+
+            followed = f" · {followed_text(instances)}"
         steps = "1 step" if segmentation.steps == 1 else f"{segmentation.steps} steps"
         return f"cliprl {name}{mark} · {steps} · {spent * 1000:.0f} ms{followed} · research use only"
 

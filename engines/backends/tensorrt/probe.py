@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
 from cliprl.engines.backends.engine import Probe
@@ -41,6 +40,8 @@ def probe_tensorrt(package: str) -> Probe:
 
 def cuda_of(package: str) -> int:
     """The major version of CUDA that the installed wheel of `package` is built for; 0 if unknown."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
     for major in sorted(OLDEST_DRIVER, reverse=True):
         try:
             distribution(f"{package}_cu{major}")

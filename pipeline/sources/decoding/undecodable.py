@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from cliprl.engines import CliprlError
-from cliprl.pipeline.sources.decoding.playlist import read_playlist, resolve, variants
 from cliprl.pipeline.sources.errors import Problem, SourceError, redact, source_error, wrapping_of
 
 # Bytes searched at the beginning and at the end of a file.
@@ -93,6 +92,8 @@ def _of_programme_stream(head: bytes) -> str | None:
 
 def _of_playlist(name: str, depth: int = 1) -> str | None:
     """The method in an HLS playlist, or in the first that a master playlist lists."""
+    from cliprl.pipeline.sources.decoding.playlist import read_playlist, resolve, variants
+
     text = read_playlist(name)
     methods = [method for method in _HLS_KEY.findall(text) if method != "NONE"]
     if methods:

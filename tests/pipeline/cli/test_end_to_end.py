@@ -247,10 +247,18 @@ def test_chapters_beyond_the_end_do_not_lengthen_short_output(
 
 
 def test_a_run_of_a_file_imports_no_live_path() -> None:
-    modules = ("pipeline.live.stream", "pipeline.tracking.segmenter", "pipeline.web", "pipeline.window")
+    modules = (
+        "pipeline.live.stream",
+        "pipeline.tracking.segmenter",
+        "pipeline.tracking.follow",
+        "pipeline.web",
+        "pipeline.window",
+    )
     code = (
-        "import sys; import cliprl.pipeline.cli.main, cliprl.pipeline.cli.run;"
-        f"print(*{{*{[f'cliprl.{name}' for name in modules]}, 'ssl'}} & set(sys.modules))"
+        "import sys; from cliprl.pipeline.cli import main, run; from cliprl.engines.cli.command_line import checked_command;"
+        "from cliprl.engines import open_bundle; open_bundle();"
+        "checked_command(main.app).make_context('', ['a.mp4', '-o', 'b.mp4', '--steps', '2', '--opacity', '0.5']);"
+        f"print(*{{*{[f'cliprl.{name}' for name in modules]}, 'ssl', 'pydantic', 'importlib.metadata'}} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
