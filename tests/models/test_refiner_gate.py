@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from fake_engine import FakeEngine
 from typer.testing import CliRunner
 
 from cliprl.engines import open_bundle
@@ -33,6 +36,23 @@ def test_no_design_is_chosen_that_costs_a_set(
     assert refiner_gate.choose(gains, list(gains)) == chosen
 
 
+class Count(FakeEngine):
+    """Gives how many runs it has had, in an array that the next run overwrites."""
+
+    def __init__(self) -> None:
+        self.runs = np.zeros(1)
+
+    def run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.runs += 1
+        return {"logits": self.runs}
+
+
+def test_each_image_is_encoded_once_for_all_designs() -> None:
+    encoder = refiner_gate.RememberingEncoder(Count())
+    images = [np.full((1, 2, 2, 3), value, np.uint8) for value in (0, 1, 0, 1)]
+    assert [encoder.run({"image": image})["logits"].item() for image in images] == [1, 2, 1, 2]
+
+
 def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
     for folder, value in (("images", 90), ("masks", 1)):
         (tmp_path / "set" / folder).mkdir(parents=True)
@@ -44,7 +64,7 @@ def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
         "[[choosing]]\nname = 'a'\ndata = 'laparoscopy:set'\n[[reporting]]\nname = 'b'\ndata = 'empty:none.mp4'\n"
     )
     bundle = shutil.copytree(open_bundle("small").path, tmp_path / "bundle")
-    name = "noise above 0.1, brightness below 55, haze above 140, policy"
+    name = "noise above 0.12, brightness below 55, haze above 120"
     command = ["--out", str(tmp_path / "out"), "--bundle", str(bundle), "--protocol", str(protocol), "--only", name]
     done = CliRunner().invoke(refiner_gate.app, [*command, "--set", f"data.root={tmp_path}", "--write", "-q"])
     assert done.exit_code == 0, done.output
@@ -53,5 +73,5 @@ def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
     assert list(found["designs"]) == [name]
     sealed = open_bundle(bundle).manifest
     assert sealed.restoration is not None
-    assert sealed.restoration.noise == found["restoration"]["noise"] == 0.1
+    assert sealed.restoration.noise == found["restoration"]["noise"] == 0.12
     assert sealed.steps == open_bundle("small").manifest.steps
