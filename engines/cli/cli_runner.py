@@ -251,23 +251,23 @@ def reporting_errors(console: Console) -> Iterator[LogFunction]:
 
     Compiling tells no share of its work that is done, so the bar has no end.
     """
-    from rich.progress import BarColumn, Progress, TimeElapsedColumn
-
-    bar = Progress(BarColumn(20), TimeElapsedColumn(), console=console, transient=True)
-    lock = threading.Lock()  # networks are compiled on several threads
+    bars, lock = list[Any](), threading.Lock()  # networks are compiled on several threads
 
     def log(message: str) -> None:
         with lock:
             with suppress(OSError):  # a closed terminal must not end the run
                 console.print(printable(message), style="dim", markup=False, highlight=False)
-            if console.is_terminal and not bar.tasks:
-                bar.add_task("", total=None)
-                bar.start()
+            if console.is_terminal and not bars:
+                from rich.progress import BarColumn, Progress, TimeElapsedColumn
+
+                bars.append(Progress(BarColumn(20), TimeElapsedColumn(), console=console, transient=True))
+                bars[0].add_task("", total=None)
+                bars[0].start()
 
     try:
         yield log
     finally:
-        if bar.tasks:
+        for bar in bars:
             bar.stop()
 
 

@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 
 from cliprl.engines import CliprlError, UsageError, explained, naming_parts
 from cliprl.engines.cli.cli_runner import error_console, run_app
-from cliprl.pipeline.sinks.json_text import json_text
 
 
 class _LabelGroup(TyperGroup):
@@ -194,6 +193,8 @@ def check_command(
         table.add_row(one.name, "" if one.value is None else f"{one.value:.2f}", one.rule, one.verdict)
     console.print(table)
     if json_:
+        from cliprl.pipeline.sinks.json_text import json_text
+
         print(json_text({"passed": not failed, "parts": [asdict(one) for one in results]}))
     raise typer.Exit(1 if failed else 0)
 

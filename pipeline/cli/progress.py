@@ -8,16 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
@@ -46,16 +36,6 @@ STAGE_WORK = {
 SOURCE = "source"
 
 
-class _FramesPerSecond(ProgressColumn):
-    """The current frame rate, as rich estimates it."""
-
-    max_refresh = 0.5
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("  … FPS" if speed is None else f"{speed:5.1f} FPS", style="progress.data.speed")
-
-
 class ProgressBar:
     """Shows frames done, frame rate and time left on a terminal. Nothing is drawn unless `enabled`."""
 
@@ -63,17 +43,10 @@ class ProgressBar:
     PERIOD = 0.1
 
     def __init__(self, console: Console, info: StreamInfo, frames: int | None, *, enabled: bool) -> None:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _FramesPerSecond(),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=console, transient=True, disable=not enabled)
-        total = min((n for n in (info.frames, frames) if n is not None), default=None)
-        self._task = self._progress.add_task(info.name, total=total)
+        self._progress = _frame_progress(console) if enabled and console.is_terminal else None
+        if self._progress:
+            total = min((n for n in (info.frames, frames) if n is not None), default=None)
+            self._task = self._progress.add_task(info.name, total=total, rate="…")
         self._done, self._shown = 0, 0.0
 
     def advance(self) -> None:
@@ -82,15 +55,32 @@ class ProgressBar:
         now = time.monotonic()
         if now - self._shown >= self.PERIOD:
             self._shown = now
-            self._progress.update(self._task, completed=self._done)
+            self._update()
+
+    def _update(self) -> None:
+        if self._progress:
+            speed = self._progress.tasks[0].speed
+            self._progress.update(self._task, completed=self._done, rate="…" if speed is None else f"{speed:.1f}")
 
     def __enter__(self) -> ProgressBar:
-        self._progress.start()
+        if self._progress:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.update(self._task, completed=self._done)
-        self._progress.stop()
+        self._update()
+        if self._progress:
+            self._progress.stop()
+
+
+def _frame_progress(console: Console) -> Any:
+    # Imported for terminals alone: with the tables of its spinners and emoji this takes 0.01 s of a start.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    rate = TextColumn("{task.fields[rate]:>5} FPS", style="progress.data.speed", markup=False)
+    name = TextColumn("{task.description}", markup=False)
+    columns = SpinnerColumn(), name, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True)
 
 
 def summary_json(summary: Summary, written: Mapping[str, int], *, live: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import pty
@@ -10,19 +11,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 import typer
+from rich.console import Console
 from waiting import PATIENCE, until
 
 from cliprl.engines.cli.cli_runner import run_app
 from cliprl.pipeline.cli import main as cli
 from cliprl.pipeline.cli import run as run_module
-from cliprl.pipeline.cli.progress import bottleneck, describe_bottleneck
+from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck
 from cliprl.pipeline.cli.run import default_output
+from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.statistics import END_TO_END, STAGES, Latency, Summary
 
 COMMAND = str(Path(sys.executable).with_name("cliprl-stream"))
@@ -51,6 +55,18 @@ def test_what_is_loaded_is_not_collected_during_a_run(tmp_path: Path, monkeypatc
     assert call(monkeypatch, DEMO, "-o", str(tmp_path / "out.mp4"), "--steps", "0", "--frames", "2") == 0
     assert min(frozen) > 1000
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_frames_done_are_shown_on_a_terminal_only(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, emoji=False, _environ={"TERM": "xterm"})
+    info = StreamInfo("a:dog:[b]", 64, 64, Fraction(1, 25), Fraction(25), frames=40)
+    with ProgressBar(console, info, 30, enabled=True) as bar:
+        for _ in range(30):
+            bar.advance()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all((words in shown) == terminal for words in ("a:dog:[b]", "30/30", " FPS"))
+    assert bool(shown) == terminal
 
 
 def frames_of(path: Path) -> int:
