@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from cliprl.engines import UsageError
-from cliprl.pipeline.core.interfaces import OutputSpec, Sink
+from cliprl.pipeline.core.interfaces import OutputSpec, Sink, StreamInfo
 from cliprl.pipeline.sinks.places import check_not_an_input
 from cliprl.pipeline.sinks.registry import SINKS, EncoderSettings, find_sink, sink_names, writes_files
 from cliprl.pipeline.sinks.video.live_encoding import LiveEncoding
@@ -29,6 +30,12 @@ def open_sink(
     `encoders` encode a video file at once; `live` chooses the encoder of a network stream. Raises UsageError if the name is of no
     registered kind, the place can't be written, or the output would replace an input; any other file is replaced.
     """
+    stream: Any = getattr(spec, "stream", None)
+    if not (isinstance(target, str | bytes | os.PathLike) and isinstance(stream, StreamInfo)):
+        raise UsageError(
+            f"open_sink was given a {type(target).__name__} and a {type(spec).__name__}: give it a path or an address as text, "
+            "and OutputSpec(source.info, segmenter.classes)"
+        )
     name = os.fsdecode(target)
     if not name:
         raise UsageError("an output has an empty name: give it one")

@@ -30,7 +30,13 @@ def open_source(
     default, or the largest. `decoder`: see `SourceOptions`. Raises UsageError if there is no such input, CliprlError if it
     gives no frame: one line each.
     """
-    text = os.fsdecode(name)
+    try:
+        text = os.fsdecode(name)
+    except TypeError:
+        raise UsageError(
+            f"the input is a {type(name).__name__}: give a path or an address as text; a camera is '/dev/video0', images are "
+            "'frames/*.png', and arrays are frames by frame_of_image"
+        ) from None
     if not text:
         raise UsageError("the input has an empty name: name a video, images, a camera or a stream")
     kind = find_source(text)

@@ -58,7 +58,8 @@ class EventSink(PartialFileSink):
     frames that the bundle is for; "unsure" and "unfamiliar", whether they are at or above the bundle's thresholds. These four
     are absent for a bundle without a fitted confidence. Without `segmented` there are none of these, and no "steps", "moved" or
     "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if
-    that is unknown. Lines reach a disk within a second. "presence" is the estimated probability that the frame shows a
+    that is unknown: a program that reads a pipe knows the time of capture as that of the line's arrival less the age.
+    Lines reach a disk within a second. "presence" is the estimated probability that the frame shows a
     class that was named at run time, on the CPU; absent without such a class.
     "image_quality" is measured on the network input before restoration, on the CPU, in a bundle with a restoration: brightness
     of its darkest tenth, mean brightness, standard deviation of the noise; absent where it is not measured.

@@ -446,10 +446,23 @@ def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
     for call in (segmenter, TrackingSegmenter(segmenter, segmenter.classes)):
         with pytest.raises(UsageError, match=r"a ndarray is no frame: give one of a source, or frame_of_image"):
             call(np.zeros((64, 80, 3), np.uint8))  # type: ignore[arg-type]
-    for rate in (0, -25, float("nan")):
+    black: Any = np.zeros((64, 80, 3), np.uint8)
+    for rate in (0, -25, float("nan"), "25"):
         with pytest.raises(UsageError, match="no rate of video"):
-            frame_of_image(np.zeros((64, 80, 3), np.uint8), rate=rate)
-    assert frame_of_image(np.zeros((64, 80, 3), np.uint8), rate=29.97).time_base == Fraction(100, 2997)
+            frame_of_image(black, rate=rate)  # type: ignore[arg-type]
+    assert type(frame_of_image(black, np.int64(3)).index) is int  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"index 0\.5 is no whole number"):
+        frame_of_image(black, 0.5)  # type: ignore[arg-type]
+    for given in (0, None, black, [wrong]):
+        with pytest.raises(UsageError, match=r"the input is a .*: give a path or an address as text; a camera is"):
+            open_source(given)
+    info = StreamInfo("x", 64, 80, Fraction(1, 25))
+    for target, spec in ((0, OutputSpec(info, ())), ("null:", info), ("null:", OutputSpec(segmenter.classes, info))):  # type: ignore[arg-type]
+        with pytest.raises(
+            UsageError, match=r"open_sink was given a .* and a .*: give it a path .* OutputSpec\(source\.info"
+        ):
+            open_sink(target, spec)  # type: ignore[arg-type]
+    assert frame_of_image(black, rate=29.97).time_base == Fraction(100, 2997)
     engines = CompiledBundle(segmenter._encoder, segmenter._encoder, {})
     with pytest.raises(UsageError, match=r"engines take 'text' of \(12, 128\), and the bundle has \(13, 128\)"):
         Segmenter("small", engines=engines, prompts=["grasper"])
