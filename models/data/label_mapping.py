@@ -146,7 +146,8 @@ def with_classes(
     if strange:
         raise UsageError(
             f"{dataset.name} has classes that are not trained ({_with_nearest(strange, names)}): those are {', '.join(names)}; "
-            "leave them out with ignore=NAME,NAME, or learn instrument or not from the set with labels=instrument"
+            "leave them out with ignore=NAME,NAME, or learn instrument or not from the set with labels=instrument, "
+            "and map=NAME:CLASS for each that is trained under another name"
         )
     table = _table([codes.get(spec.name, IGNORE) for spec in dataset.classes])
     table[_numbers(dataset.classes, ignored)] = IGNORE

@@ -77,7 +77,7 @@ def _tune(
     place: BundlePlace,
 ) -> None:
     data = open_tuning_data(options.labels, bundle.manifest.classes, config.data, display.on_scene)
-    if note := data.note(bundle.manifest.classes):
+    for note in data.notes:
         _print(console, note)
     _check_labels(bundle, data, config.misfit)
     before = score_parts(bundle, data.parts, lambda done, total: display.on_progress("scores before", done, total))

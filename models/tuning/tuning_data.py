@@ -86,12 +86,13 @@ NEW, RENDERED = "held-out frames", "rendered scenes"
 
 @dataclass(frozen=True, slots=True)
 class TuningData:
-    """The new frames, all of them and those to train; old data with its share; the held-out parts of both."""
+    """The new frames, all of them and those to train; old data with its share; the held-out parts of both; notes on labels."""
 
     all_new: LabelledDataset
     new: LabelledDataset
     old: Sequence[tuple[LabelledDataset, float]]
     parts: Sequence[HeldOutPart]
+    notes: Sequence[str] = ()
 
     def images(self, count: int, size: tuple[int, int]) -> ImageBatch:
         """Return up to `count` images of each side, spread over it, as uint8 (N, *size, 3): examples for calibration."""
@@ -101,17 +102,26 @@ class TuningData:
             np.uint8
         )
 
-    def note(self, classes: Sequence[ClassSpec]) -> str | None:
-        """Return a note if no held-out pixel is known to show no instrument: no score falls where masks grow too large."""
-        held = next(part.data for part in self.parts if part.new)
-        known = [NOT_INSTRUMENT, *np.flatnonzero(~instrument_classes(classes)).tolist()]
-        if any(np.isin(held[index].labels, known).any() for index in range(len(held))):
-            return None
-        return (
+
+def label_notes(given: Sequence[LabelledDataset], held: LabelledDataset, classes: Sequence[ClassSpec]) -> list[str]:
+    """Return notes on frames of the label files that are left out, and on held-out labels that no instrument is denied by.
+
+    With the latter no score falls where masks grow too large.
+    """
+    notes = [
+        f"note: {count} frames of {dataset.name} have no annotation and are left out: if they were looked through and show none "
+        "of the classes, give 'LABELS?empty=keep'"
+        for dataset in given
+        if (count := getattr(dataset, "left_out", 0))
+    ]
+    known = [NOT_INSTRUMENT, *np.flatnonzero(~instrument_classes(classes)).tolist()]
+    if not any(np.isin(held[index].labels, known).any() for index in range(len(held))):
+        notes.append(
             "note: no pixel is known to show no instrument, because not every instrument class of the bundle was labelled: the "
             "score of the held-out frames counts what is missed, not what is too much. If every instrument in view was labelled, "
-            "give the labels with labels=instrument"
+            "give 'LABELS?labels=instrument'"
         )
+    return notes
 
 
 def open_tuning_data(
@@ -123,12 +133,13 @@ def open_tuning_data(
     that are trained on under another name, and the errors of the data sets.
     """
     lines = [line for text in labels for line in lines_of_path(text)]
-    every = SelectedFrames.join([one.learned(classes) for one in TrainingDataset.open(lines, DatasetContext())])
+    given = TrainingDataset.open(lines, DatasetContext())
+    every = SelectedFrames.join([one.learned(classes) for one in given])
     new, held = hold_out_shown(every, classes)
     old, parts = open_old_data(classes, config, progress)
     parts = [HeldOutPart(NEW, held, new=True), *parts]
     refuse_copies([new, *(one for one, _ in old)], [part.data for part in parts])
-    return TuningData(every, new, old, parts)
+    return TuningData(every, new, old, parts, label_notes([one.data for one in given], held, classes))
 
 
 def open_old_data(

@@ -29,6 +29,7 @@ from cliprl.models.data.registry import open_dataset
 from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT
 from cliprl.models.data.sets.annotations import frames
 from cliprl.models.data.splits import check_disjoint
+from cliprl.models.tuning.tuning_data import label_notes
 from cliprl.pipeline.core.frame import ImageFile
 from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.overlay.upsample import labels_at_frame
@@ -99,6 +100,18 @@ def test_labels_lie_on_the_image_that_a_viewer_displays(tmp_path: Path, orientat
     assert sample.image.shape == (40, 60, 3)
     assert np.abs(sample.image[sample.labels > 0].mean(0) - CORNERS[3]).max() < 8
     assert np.abs(sample.image[:15, :25].mean((0, 1)) - CORNERS[0]).max() < 8
+
+
+def test_frames_without_annotations_are_counted(images: Path) -> None:
+    document = json.loads(coco([{"segmentation": [SQUARE]}]))
+    document["images"].append(document["images"][0] | {"id": 8, "file_name": "b.png"})
+    shutil.copy(images / "a.png", images / "b.png")
+    (images / "x.json").write_text(json.dumps(document))
+    for options, left_out in (("", 1), ("?empty=keep", 0)):
+        data = open_dataset(f"coco:{images / 'x.json'}{options}")
+        assert (len(data), data.left_out) == (2 - left_out, left_out)
+        notes = [note for note in label_notes([data], [], data.classes) if "no annotation" in note]
+        assert [note.startswith(f"note: {left_out} frames of x.json have") for note in notes] == [True] * left_out
 
 
 def test_folders_tell_exports_of_one_name_apart(images: Path) -> None:

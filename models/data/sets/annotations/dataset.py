@@ -39,11 +39,13 @@ class AnnotationDataset:
     """The labelled frames of a file of annotations.
 
     classes: "unlabelled" for the pixels without an annotation, then the labelled classes. A later annotation covers an
-    earlier one. Annotations of classes that are not labelled become IGNORE.
+    earlier one. Annotations of classes that are not labelled become IGNORE. `left_out`: how many frames have no annotations
+    and are no frames of the set.
     """
 
     name: str
     classes: tuple[ClassSpec, ...]
+    left_out: int
 
     def __init__(
         self,
@@ -66,7 +68,9 @@ class AnnotationDataset:
         if empty not in ("", "keep"):
             raise UsageError(f"{source}: empty is '{empty}', and may only be 'keep'")
         self.source, self.name = source, source.name
-        self.frames = [f for f in frames if f.annotations or f.is_labelled or empty]
+        found = list(frames)
+        self.frames = [f for f in found if f.annotations or f.is_labelled or empty]
+        self.left_out = len(found) - len(self.frames)
         if not self.frames:
             raise UsageError(f"{source} holds no labelled frame: export the task with its annotations")
         self.classes = _classes(source, names, known or {}, labelled, tissue)
