@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cliprl.engines import CliprlError, explained
 from cliprl.engines.atomic_write import atomic_write
-from cliprl.models.config.load import load_recipe
 from cliprl.models.data.protocol import ProtocolSet, shipped_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sample import hash_of_frames
@@ -30,6 +29,8 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors o
 
 def data_root(settings: Sequence[str] | None) -> Path:
     """Return the folder of the data sets that `--set` names. Raises UsageError for an unknown setting."""
+    from cliprl.models.config.load import load_recipe
+
     return Path(load_recipe("small", settings or ()).data.root)
 
 

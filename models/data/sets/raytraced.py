@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cliprl.engines import UsageError
 from cliprl.models.data.augmentation.copy_paste import CopyPasteDataset
@@ -12,9 +13,11 @@ from cliprl.models.data.dataset_spec import parse_seeds
 from cliprl.models.data.image_mask_dataset import Subset, sequence_names
 from cliprl.models.data.label_mapping import with_partial_labels
 from cliprl.models.data.protocol import shipped_protocol
-from cliprl.models.data.raytraced import RaytracedScenes
 from cliprl.models.data.registry import DatasetContext, register_dataset
 from cliprl.models.data.sets.no_instrument import NoInstrumentStills
+
+if TYPE_CHECKING:
+    from cliprl.models.data.raytraced import RaytracedScenes
 
 _OPTIONS = {"seeds": "FIRST-LAST (default all)", "suction": "whole for one class (default), or parts"}
 _SOURCE = {
@@ -26,6 +29,8 @@ _SOURCE = {
 @register_dataset("raytraced", "ray-traced scenes of a folder", options=_OPTIONS, named_by_path=True, source=_SOURCE)
 def open_raytraced(path: Path, options: Mapping[str, str], context: DatasetContext) -> RaytracedScenes:
     """Open the finished scenes of the folder `path`, or those of them that the options name."""
+    from cliprl.models.data.raytraced import RaytracedScenes
+
     seeds, suction = parse_seeds(options["seeds"]) if "seeds" in options else None, options.get("suction", "whole")
     if "seeds" in options and seeds is None:
         raise UsageError(f"ray-traced scenes of seeds '{options['seeds']}': give seeds=FIRST-LAST")
