@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.nv12 import upright_size
+from cliprl.pipeline.core.nv12 import check_frame, upright_size
 
 Image = NDArray[np.uint8]
 # libswscale's constants for color matrices, and for limited and full range.
@@ -64,6 +64,7 @@ class FrameConverter:
 
 def image_of_frame(frame: Frame) -> Image:
     """Return a frame, with what was drawn into it, as an image uint8 (H, W, 3) RGB, upright."""
+    check_frame(frame)
     height, width = upright_size(frame)
     return FrameConverter().convert(frame, (frame.luma, frame.chroma), width, height)[..., ::-1].copy()
 

@@ -443,7 +443,7 @@ def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
     ):
         with pytest.raises(UsageError, match=text):
             Stream(*parts)
-    for call in (segmenter, TrackingSegmenter(segmenter, segmenter.classes)):
+    for call in (segmenter, TrackingSegmenter(segmenter, segmenter.classes), image_of_frame):
         with pytest.raises(UsageError, match=r"a ndarray is no frame: give one of a source, or frame_of_image"):
             call(np.zeros((64, 80, 3), np.uint8))  # type: ignore[arg-type]
     black: Any = np.zeros((64, 80, 3), np.uint8)
