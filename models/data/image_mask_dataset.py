@@ -182,6 +182,17 @@ def image_file(dataset: LabelledDataset, index: int) -> Path | None:
     return image_file(view, index) if view is not None else None
 
 
+def left_out_note(dataset: LabelledDataset) -> str:
+    """Return a note on the frames of a label file that are left out for want of annotations; "" without any."""
+    count = getattr(dataset, "left_out", 0)
+    if not count:
+        return ""
+    return (
+        f"note: {count} frames of {dataset.name} have no annotation and are left out: if they were looked through and show none "
+        "of the classes, give 'LABELS?empty=keep'"
+    )
+
+
 def sample_name(dataset: LabelledDataset, index: int) -> str:
     """Return the name of a sample's image file, or its sequence and index if it is no file."""
     path = image_file(dataset, index)

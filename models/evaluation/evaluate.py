@@ -19,7 +19,7 @@ from cliprl.engines import CliprlError, UsageError, explained, size_of, size_tex
 from cliprl.engines.bundle.input_size import AUTO_SIZE
 from cliprl.models.data.augmentation.common_corruptions.kinds import COMMON, FURTHER, SEVERITIES
 from cliprl.models.data.dataset_spec import DatasetSpec, severity_of
-from cliprl.models.data.image_mask_dataset import LabelledDataset, image_file, sequence_names
+from cliprl.models.data.image_mask_dataset import LabelledDataset, image_file, left_out_note, sequence_names
 from cliprl.models.data.label_mapping import ClassMap, map_by_name, map_to_instrument
 from cliprl.models.data.protocol import CHOSEN, shipped_protocol
 from cliprl.models.data.registry import dataset_kind, lines_of_path, open_dataset
@@ -70,6 +70,8 @@ def run_evaluation(options: EvaluationOptions, console: Console) -> Mapping[str,
     options = replace(options, data=lines[0])
     corruptions = list(_corruptions(options))
     whole = open_dataset(options.data, further=("severity",))
+    if note := left_out_note(whole):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     data: LabelledDataset = select_sequences(whole, options.split) if options.split else whole
     if options.input_size == AUTO_SIZE:
         raise UsageError("--input-size auto is for a video, which has a frame rate: give a size, such as 384x480")

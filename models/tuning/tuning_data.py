@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.bundle.reference_outputs import ImageBatch
 from cliprl.models.config.tune_config import OldDataConfig
-from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames
+from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, left_out_note
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
 from cliprl.models.data.registry import DatasetContext, check_line, lines_of_path, open_dataset, portable_lines
 from cliprl.models.data.sample import INSTRUMENT, NOT_INSTRUMENT, evenly_spaced, instrument_classes
@@ -108,12 +108,7 @@ def label_notes(given: Sequence[LabelledDataset], held: LabelledDataset, classes
 
     With the latter no score falls where masks grow too large.
     """
-    notes = [
-        f"note: {count} frames of {dataset.name} have no annotation and are left out: if they were looked through and show none "
-        "of the classes, give 'LABELS?empty=keep'"
-        for dataset in given
-        if (count := getattr(dataset, "left_out", 0))
-    ]
+    notes = [note for dataset in given if (note := left_out_note(dataset))]
     known = [NOT_INSTRUMENT, *np.flatnonzero(~instrument_classes(classes)).tolist()]
     if not any(np.isin(held[index].labels, known).any() for index in range(len(held))):
         notes.append(
