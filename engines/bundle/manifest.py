@@ -51,8 +51,8 @@ class RestorationSpec:
     compares and of the area in which it seeks alike ones, in pixels. light: mean brightness (0..255) that a darker noisy input is
     brightened to; one without that noise is too, if its mean brightness is below `dark`. haze: brightness (0..255) of the
     darkest tenth above which an input counts as hazy; `clearing` is the share of it that is subtracted, with `uneven` that of the
-    haze around each pixel. least: a class with less probability than this before refinement is not raised by it.
-    note: how the values were chosen.
+    haze around each pixel. least: a class with less probability than this before refinement is not raised by it. memory: the
+    share that the last result, moved with the image, has in that of a noisy frame. note: how the values were chosen.
     """
 
     noise: float
@@ -66,6 +66,7 @@ class RestorationSpec:
     patch: int = 5
     search: int = 9
     uneven: bool = False
+    memory: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

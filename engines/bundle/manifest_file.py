@@ -36,6 +36,7 @@ _RESTORATION: Mapping[str, tuple[float, float]] = {
     "dark": (0, 255),
     "patch": (3, 15),
     "search": (3, 35),
+    "memory": (0, 1),
 }
 # The largest manifest that is read, in bytes; the shipped one has 19 KB.
 MAX_BYTES = 4 << 20

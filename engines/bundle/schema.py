@@ -58,6 +58,7 @@ class _Restoration(_Strict):
     patch: int = Field(default=5, ge=3, le=15)
     search: int = Field(default=9, ge=3, le=35)
     uneven: bool = False
+    memory: float = Field(default=0.0, ge=0, lt=1)
 
 
 class _Regions(_Strict):

@@ -69,6 +69,7 @@ CHANGES: tuple[tuple[dict[str, float], bool], ...] = (
     *(({"noise": noise}, False) for noise in (0.1, 0.15)),
     ({"noise": 0.15, "dark": 0.0}, True),
     ({"noise": 0.15, "haze": 255.0}, True),
+    *(({"noise": 0.15, "memory": share}, True) for share in (0.5, 0.7)),
 )
 NOTE = "chosen by refiner_gate on the sets for choosing: models/results/refiner-gate.json"
 RESULT = "refiner-gate.json"
@@ -135,7 +136,8 @@ def designs(steps: int) -> list[Design]:
 
 def described(spec: RestorationSpec) -> str:
     """Return in words when an input counts as damaged."""
-    return f"noise above {spec.noise:g}, brightness below {spec.dark:g}, haze above {spec.haze:g}"
+    memory = f", {spec.memory:g} of the last result" if spec.memory else ""
+    return f"noise above {spec.noise:g}, brightness below {spec.dark:g}, haze above {spec.haze:g}{memory}"
 
 
 def design_scores(scores: FrameScores) -> dict[str, Any]:

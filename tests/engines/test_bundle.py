@@ -194,7 +194,16 @@ def test_a_share_of_parts_out_of_bounds_is_named(bundle: Path, share: object) ->
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("noise", 0), ("clearing", 1.0), ("haze", 256), ("least", "no"), ("dark", -1), ("search", 99), ("uneven", "no")],
+    [
+        ("noise", 0),
+        ("clearing", 1.0),
+        ("haze", 256),
+        ("least", "no"),
+        ("dark", -1),
+        ("search", 99),
+        ("uneven", "no"),
+        ("memory", 1),
+    ],
 )
 def test_a_restoration_out_of_bounds_is_named(bundle: Path, field: str, value: object) -> None:
     spec = {"noise": 0.03, "strength": 0.8, "light": 100, "haze": 80, "clearing": 0.5, "least": 0.05}
@@ -207,6 +216,7 @@ def test_a_restoration_out_of_bounds_is_named(bundle: Path, field: str, value: o
         "patch": 5,
         "search": 9,
         "uneven": False,
+        "memory": 0.0,
     }
     edit(bundle, restoration=spec | {field: value})
     with pytest.raises(BundleError) as caught:

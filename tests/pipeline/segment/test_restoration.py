@@ -21,6 +21,7 @@ from cliprl.pipeline.correction.corrector import Corrector, HeadNetwork, display
 from cliprl.pipeline.segment import refinement, temporal_prior
 from cliprl.pipeline.segment.decision import segmentation_of
 from cliprl.pipeline.segment.refinement import RefinementLoop, softmax
+from cliprl.pipeline.segment.result_memory import ResultMemory
 from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior, estimate_damage, quantile
 
 Image = NDArray[np.uint8]
@@ -307,3 +308,70 @@ def test_logits_of_a_correction_leave_out_absent_classes() -> None:
     found = segmentation_of(logits, full_viewport(256, 320, 256, 320), 0, 0.0)
     found.labels[:4] = 1
     np.testing.assert_array_equal(displayed_logits(found).argmax(0), found.labels)
+
+
+def noisy_logits(seed: int, cells: int = 0) -> NDArray[np.float32]:
+    """A disc of class 1 under noise, `cells` to the right."""
+    y, x = np.indices((64, 80))
+    logits = np.random.default_rng(seed).normal(scale=1.5, size=(1, 3, 64, 80)).astype(np.float32)
+    inside = np.hypot(x - 30 - cells, y - 32) < 12
+    logits[0, 0] += 3 * ~inside
+    logits[0, 1] += 3 * inside
+    return logits
+
+
+def test_results_of_noisy_frames_move_with_the_image() -> None:
+    memory, texture = ResultMemory(0.5), np.random.default_rng(0).integers(0, 255, (24, 30, 3)).astype(np.uint8)
+    image = np.asarray(cv2.resize(texture, SIZE[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
+    for step in range(8):
+        alone = noisy_logits(step, 2 * step)
+        mixed = memory.mix(alone, np.roll(image, 8 * step, 1), is_related=True)
+    truth = np.hypot(*np.indices((64, 80)) - np.array([32, 44])[:, None, None]) < 12
+    wrong = [int(((one[0].argmax(0) == 1) != truth).sum()) for one in (alone, mixed)]
+    assert wrong[1] < 0.4 * wrong[0]
+
+
+def test_another_scene_takes_nothing_from_the_last_result() -> None:
+    memory, one, other = ResultMemory(0.7), noisy_logits(0), noisy_logits(1)
+    np.testing.assert_array_equal(memory.mix(one, scene(0), False), one)
+    np.testing.assert_array_equal(memory.mix(other, scene(1), False), other)
+    assert not np.array_equal(memory.mix(other, scene(1), True), one)
+    memory.forget()
+    np.testing.assert_array_equal(memory.mix(one, scene(1), True), one)
+
+
+def test_nothing_grows_in_the_memory_of_a_still() -> None:
+    memory, still = ResultMemory(0.7), scene()
+    logits = np.zeros((1, 3, 64, 80), np.float32)
+    logits[0, 1, 24:40, 30:50] = 1
+    for _ in range(200):
+        mixed = memory.mix(logits, still, True)
+    np.testing.assert_allclose(mixed, logits, atol=1e-5)
+
+
+def remembering(encoder: FakeEngine) -> Segmenter:
+    bundle = restored()
+    manifest = replace(bundle.manifest, restoration=replace(SPEC, memory=0.9), steps=0)
+    return Segmenter(replace(bundle, manifest=manifest), engines=CompiledBundle(encoder, Raise(), {}))
+
+
+@pytest.mark.parametrize(("between", "kept"), [("noise", True), ("none", False)])
+def test_only_successive_noisy_frames_share_their_results(between: str, kept: bool) -> None:
+    encoder = StubEncoder()
+    segmenter = remembering(encoder)
+    for number, kind in enumerate(("noise", between, "noise")):
+        if number == 2:
+            encoder.logits = np.zeros_like(encoder.logits)
+        found = segmenter(frame_of(damaged(scene(), kind, number), number))
+    assert bool(np.ptp(found.probabilities[1]) > 1e-3) is kept
+
+
+def test_a_followed_frame_takes_nothing_from_another_frame() -> None:
+    encoder = StubEncoder()
+    segmenter = remembering(encoder)
+    corrector = Corrector(segmenter, HeadNetwork(None))  # type: ignore[arg-type]
+    first, other, last = (frame_of(damaged(scene(), "noise", number), number) for number in range(3))
+    draft = corrector.start(first)
+    segmenter(other)
+    encoder.logits = np.zeros_like(encoder.logits)
+    assert np.ptp(corrector.follow(draft, last).logits[1]) == 0
