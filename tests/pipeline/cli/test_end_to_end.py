@@ -125,7 +125,7 @@ def _digest(luma: np.ndarray, chroma: np.ndarray) -> str:
         {"color": color_of("bt2020")},
         {"size": (97, 65), "pix_fmt": "yuv444p"},
         {"pix_fmt": "yuv422p"},
-        {"pix_fmt": "yuv420p10le", "codec": "libx265"},
+        {"pix_fmt": "yuv420p10le", "codec": "libx265", "options": {"x265-params": "log-level=none"}},
         {"audio": True},
     ],
     ids=["vfr", "rotated", "rotated-portrait", "aspect", "601-full", "2020", "odd", "422", "10bit", "audio"],
