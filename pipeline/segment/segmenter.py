@@ -120,7 +120,8 @@ class Segmenter:
     with `engines` given, nothing is compiled.
 
     With a bundle that has a `restoration`, the network input of damaged frames is restored, and noisy and hazy ones are
-    refined, unless `steps` is 0. Where nothing `restores` it (on the GPU), such a bundle's default is no refinement.
+    refined, unless `steps` is 0. Successive noisy ones may share their results (`memory`). Where nothing `restores` it (on the
+    GPU), such a bundle's default is no refinement.
     """
 
     device = "cpu"

@@ -195,10 +195,10 @@ def test_a_quantile_of_integers_is_that_of_numpy(count: int) -> None:
         assert quantile(values, share) == pytest.approx(float(np.quantile(values, share)))
 
 
-def restored() -> Bundle:
+def restored(spec: RestorationSpec = SPEC) -> Bundle:
     """The shipped bundle with a gate."""
     bundle = open_bundle("small")
-    return replace(bundle, manifest=replace(bundle.manifest, restoration=SPEC))
+    return replace(bundle, manifest=replace(bundle.manifest, restoration=spec))
 
 
 def frame_of(image: Image, index: int = 0) -> Frame:
@@ -208,8 +208,8 @@ def frame_of(image: Image, index: int = 0) -> Frame:
 
 
 def test_unrelated_damaged_stills_give_what_each_alone_gives() -> None:
-    stills = [frame_of(damaged(scene(n), "haze"), n) for n in range(3)]
-    segmenter = Segmenter(restored(), precision="f32")
+    stills = [frame_of(damaged(scene(n), "noise", n), n) for n in range(3)]
+    segmenter = Segmenter(restored(replace(SPEC, memory=0.7)), precision="f32")
     listed = [segmenter(still).probabilities.copy() for still in stills]
     for still, expected in zip(stills, listed, strict=True):
         segmenter.reset()
@@ -350,9 +350,10 @@ def test_nothing_grows_in_the_memory_of_a_still() -> None:
 
 
 def remembering(encoder: FakeEngine) -> Segmenter:
-    bundle = restored()
-    manifest = replace(bundle.manifest, restoration=replace(SPEC, memory=0.9), steps=0)
-    return Segmenter(replace(bundle, manifest=manifest), engines=CompiledBundle(encoder, Raise(), {}))
+    bundle = restored(replace(SPEC, memory=0.9))
+    return Segmenter(
+        replace(bundle, manifest=replace(bundle.manifest, steps=0)), engines=CompiledBundle(encoder, Raise(), {})
+    )
 
 
 @pytest.mark.parametrize(("between", "kept"), [("noise", True), ("none", False)])
