@@ -169,7 +169,6 @@ class FrameContext:
 
     view, image, is_cut: set by "prepare". image is the network input, uint8 (1, H, W, 3); is_cut is true where a new shot starts.
     damaged, is_related: set by "prepare": whether the frame is to be refined, and whether its scene is that of the frame before.
-    is_noisy: set by "prepare": whether its noise was filtered.
     damage: set by "prepare": the measured damage of the network input; None if it was not measured.
     features (1, D, h, w), logits (1, K, h, w): set by "encode"; the logits are those before refinement.
     segmentation: set by "refine"; None in a stream without a segmenter.
@@ -186,7 +185,6 @@ class FrameContext:
     damaged: bool = True
     damage: DamageEstimate | None = None
     is_related: bool = True
-    is_noisy: bool = False
     features: NDArray[Any] = field(init=False)
     logits: NDArray[Any] = field(init=False)
 

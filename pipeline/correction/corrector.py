@@ -105,8 +105,7 @@ class Corrector:
     def follow(self, draft: Draft, frame: Frame) -> Draft:
         """Segment the frame after that of `draft`, whose segmentation is its prior and, once corrected, is carried on."""
         prior = self.segmenter.prior
-        # The segmenter's last frame may have been another one than that of the draft, with which the next one is compared.
-        self.segmenter.forget_result()
+        # For the comparisons with the next frame: the segmenter's last frame may have been another one.
         prior.is_cut(draft.image[0])
         prior.is_related(draft.image[0], compare=False)
         prior.keep(draft.logits[None], draft.view)

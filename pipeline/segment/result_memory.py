@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from cliprl.engines import RestorationSpec
+from cliprl.pipeline.core.frame import FrameContext
+from cliprl.pipeline.segment.refinement import RefinementResult
 
 # Motion is measured at this many pixels of a cell of the grid, each way.
 PIXELS = 2
@@ -15,28 +20,34 @@ PIXELS = 2
 class ResultMemory:
     """Mixes the logits of a noisy frame with the last result, moved with the image, if that was of a noisy frame too.
 
-    `share` (0..1) is that of the last result, which holds the results before it in the same way.
+    `spec` has the limit of noise, and the share of the last result (`memory`), which holds the results before it in the same way.
     """
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, spec: RestorationSpec | None) -> None:
+        self._noise, self._share = (spec.noise, spec.memory) if spec else (1.0, 0.0)
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        self.forget()
-
-    def forget(self) -> None:
-        """Keep nothing for the next frame."""
         self._last: tuple[NDArray[np.float32], NDArray[np.uint8]] | None = None
+        self._number = -2
 
-    def mix(self, logits: NDArray[np.float32], image: NDArray[np.uint8], is_related: bool) -> NDArray[np.float32]:
+    def mixed(self, context: FrameContext, refined: RefinementResult) -> RefinementResult:
+        """Return the result of a frame, with its share of that of the frame before where both are noisy."""
+        damage, before = context.damage, self._number
+        if not self._share or damage is None or damage.noise <= self._noise * damage.mean:
+            return refined
+        self._number = context.frame.index
+        follows = self._number == before + 1 and context.is_related and not context.is_cut
+        return replace(refined, logits=self.mix(refined.logits, context.image[0], follows))
+
+    def mix(self, logits: NDArray[np.float32], image: NDArray[np.uint8], follows: bool) -> NDArray[np.float32]:
         """Return the result float32 (1, K, h, w) of a noisy frame with the network input `image`, uint8 (H, W, 3).
 
-        It is `logits` where the last frame was not noisy, or shows another scene.
+        It is `logits` unless the frame `follows` the one that was mixed last, in the same scene.
         """
         height, width = logits.shape[2:]
         small = cv2.resize(image, (PIXELS * width, PIXELS * height), interpolation=cv2.INTER_AREA)
         gray = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
         mixed = logits.copy()
-        if self._last is not None and is_related and self._last[0].shape == logits.shape:
+        if self._last is not None and follows and self._last[0].shape == logits.shape:
             mixed *= 1 - self._share
             mixed += self._share * self._moved(*self._last, gray)
         self._last = mixed, gray

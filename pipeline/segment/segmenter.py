@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -203,7 +202,7 @@ class Segmenter:
         if self._restoration is not None:
             deadline = None if self.budget is None else time.monotonic() + self.budget / 2
             context.damaged = self._restoration(context.image[0], deadline)
-            context.damage, context.is_noisy = self._restoration.found, self._restoration.is_noisy
+            context.damage = self._restoration.found
             context.is_related = self._prior.is_related(context.image[0], compare=context.damaged)
 
     def encode(self, context: FrameContext) -> None:
@@ -220,9 +219,7 @@ class Segmenter:
             refined = RefinementResult(context.logits, 0, 0.0)
             if context.damaged:
                 prior = self._prior.recall(context.logits, context.view, context.is_cut or not context.is_related)
-                refined = self._refiner(context.features, context.logits, prior, deadline)
-            if self._memory is not None:
-                refined = self._remember(self._memory, context, refined)
+                refined = self._memory.mixed(context, self._refiner(context.features, context.logits, prior, deadline))
             # What a restored frame gives before refinement: from refined to refined, a wrong class would grow.
             self._prior.keep(context.logits if self._restoration else refined.logits, context.view)
             found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved, self.regions)
@@ -232,23 +229,10 @@ class Segmenter:
                 self._gate(found)
             context.segmentation = merge_unsure(found, self._parts, self._part_share) if self._parts else found
 
-    def _remember(self, memory: ResultMemory, context: FrameContext, refined: RefinementResult) -> RefinementResult:
-        if not context.is_noisy:
-            memory.forget()
-            return refined
-        is_related = context.is_related and not context.is_cut
-        return replace(refined, logits=memory.mix(refined.logits, context.image[0], is_related))
-
     def reset(self) -> None:
         """Forget the previous frame and the field of view. A `Stream` does so when it begins."""
         self._detector = FieldOfViewDetector(*size_of(self.bundle))
-        self._prior, spec = TemporalPrior(), self.bundle.manifest.restoration
-        self._memory = ResultMemory(spec.memory) if spec and spec.memory and self._restoration else None
-
-    def forget_result(self) -> None:
-        """Give the next frame nothing of the last result, because that was of another frame than the one before it."""
-        if self._memory is not None:
-            self._memory.forget()
+        self._prior, self._memory = TemporalPrior(), ResultMemory(self.bundle.manifest.restoration)
 
     @property
     def prior(self) -> TemporalPrior:

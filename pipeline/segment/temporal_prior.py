@@ -128,14 +128,13 @@ def quantile(values: NDArray[Any], share: float) -> float:
 class InputRestoration:
     """Restores damaged network inputs: noise is filtered, a dark input is brightened, and haze is subtracted.
 
-    found: the estimate for the last input, before restoration; None if it was not measured. is_noisy: whether it was noisy.
+    found: the estimate for the last input, before restoration; None if it was not measured.
     """
 
     def __init__(self, spec: RestorationSpec, size: tuple[int, int] | None = None) -> None:
         """`size` (height, width): the input size that the thresholds were chosen at; a larger input is measured at that size."""
         self._spec, self._size, self._cost = spec, size, CostEstimate()
         self.found: DamageEstimate | None = None
-        self.is_noisy = False
 
     def __call__(self, image: NDArray[np.uint8], deadline: float | None = None) -> bool:
         """Restore `image`, uint8 (H, W, 3), in place. Return whether it was noisy or hazy.
@@ -144,8 +143,7 @@ class InputRestoration:
         """
         spec, found = self._spec, estimate_damage(self._reduced(image))
         self.found = None if found is UNMEASURED else found
-        self.is_noisy = found.noise > spec.noise * found.mean
-        if self.is_noisy:
+        if found.noise > spec.noise * found.mean:
             if self._cost.in_time(deadline):
                 start = time.monotonic()
                 denoise(image, spec, found if self._size in (None, image.shape[:2]) else estimate_damage(image))

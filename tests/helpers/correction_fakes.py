@@ -38,9 +38,6 @@ class KnownSegmenter:
     def __init__(self) -> None:
         self.reset()
 
-    def forget_result(self) -> None:
-        """It keeps none."""
-
     def reset(self) -> None:
         self.prior = TemporalPrior()
 
