@@ -28,7 +28,7 @@ class Appearance:
 
     def gray(self, *, colors_follow: bool) -> NDArray[np.uint8]:
         """Return the green channel of each cell: uint8 (h, w). Faster if it is known whether `colors` will be read."""
-        if colors_follow:
+        if colors_follow or "_small" in vars(self):
             return np.asarray(cv2.extractChannel(self._small, 1), np.uint8)
         return self._at_cells(np.asarray(cv2.extractChannel(self._image, 1), np.uint8))
 

@@ -28,7 +28,8 @@ _UNEXPECTED, _REACH, _COLOR = 0.5, 8.0, 0.35
 # Two frames are much alike: cells by which an instrument may grow, share of its cells by which their number may change, share of
 # the cells of all instruments that may be others.
 _STEP, _CHANGE, _MOVED = 4.0, 0.4, 0.14
-
+# How much less a cell must cost by its color than for others to be clearly of a track, and all of its part in the mean.
+_LIKELIER, _CLEARLY = 0.3, 0.85
 
 # Flat indices of the cells of instruments, and their keys.
 Divided = tuple[NDArray[np.intp], NDArray[np.uint16]]
@@ -154,6 +155,25 @@ def share_cells(
     return Shares(owner, others)
 
 
+def of_its_colors(place: Mask, least: float, track: Track, other: Track, maps: CellMaps) -> Mask | None:
+    """Return the largest connected part of a mask whose colors are clearly those of a track rather than of another.
+
+    None if it has fewer cells than `least`.
+    """
+    if track.color_costs is None or other.color_costs is None or maps.codes is None or cv2.countNonZero(place) < least:
+        return None
+    gains = other.color_costs - track.color_costs
+    likelier = place & np.asarray(cv2.LUT(maps.codes, (gains > _LIKELIER).view(np.uint8)), np.uint8)
+    if cv2.countNonZero(likelier) < least:
+        return None
+    _, components, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(likelier, 8, cv2.CV_32S, cv2.CCL_BBDT)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    if areas.max() < least:
+        return None
+    mask = (components == areas.argmax() + 1).view(np.uint8)
+    return mask if float(gains.take(maps.codes[mask.view(np.bool_)]).mean()) >= _CLEARLY else None
+
+
 def _box(region: Mask) -> tuple[slice, slice]:
     """Return the rows and columns of a region with one more on each side."""
     x, y, width, height = cv2.boundingRect(region)
@@ -219,6 +239,11 @@ def beside_line(mask: Mask) -> NDArray[np.float32]:
     rows, columns = (np.arange(count, dtype=np.float32) for count in mask.shape)
     across = columns * np.float32(x) - np.float32(offset) - rows[:, None] * np.float32(y)
     return np.abs(across, out=across)
+
+
+def half_width_of(axis: tuple[float, float, float]) -> float:
+    """Return half the width of a mask with a `long_axis`."""
+    return 1 / math.hypot(axis[0], axis[1])
 
 
 def long_axis(m: Mapping[str, float]) -> tuple[float, float, float]:

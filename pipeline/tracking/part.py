@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.tracking.contact import CellMaps, beside_line, long_axis
+from cliprl.pipeline.tracking.contact import CellMaps, beside_line, half_width_of, long_axis
 from cliprl.pipeline.tracking.memory import Embedding
 from cliprl.pipeline.tracking.shafts import Mask, Shaft, contacts, find_shafts, middle_of, same_entry
 from cliprl.pipeline.tracking.track import Track
@@ -26,6 +26,12 @@ _BESIDE = 2.0
 _AHEAD, _BENT = 32.0, 0.2
 # Cells between the pieces of an instrument.
 _NEAR = 12
+# A part lies within another if this share of its cells is within this number of half widths beside the axis of that one; if it
+# extends farther than another number in the mean, they need no look.
+_INNER_SHARE, _INNER_WIDTH, _OUTER_WIDTH = 0.95, 1.2, 1.6
+# A part is behind another if it has less than a share of the width that its track had alone, and both together at most a share of
+# that of the other; how much less it may look like that one at most.
+_NARROWER, _AS_WIDE, _UNLIKE = 0.7, 1.12, 0.1
 
 
 @dataclass(eq=False)
@@ -59,12 +65,31 @@ class Part:
         """Its `long_axis`."""
         return long_axis(self.moments)
 
-    def beyond(self, other: Part) -> float:
-        """Return how far beside the long axis of another part it extends, in half widths of that one. Both have `moments`."""
+    def is_behind(self, other: Part, tracks: Mapping[int, Track]) -> bool:
+        """Whether nothing is seen of its track here but cells of another part of its region, which hides it. Both have `moments`.
+
+        It lies within that one, or it is narrower than its track was, and both together are no wider than the other track was.
+        And it does not look clearly more like its own track.
+        """
+        own, host = tracks[self.key], tracks[other.key]
+        if not self._is_within(other):
+            if half_width_of(self.axis) > _NARROWER * own.half_width:
+                return False
+            both = np.asarray(cv2.bitwise_or(self.mask, other.mask), np.uint8)
+            if half_width_of(long_axis(cv2.moments(both, binaryImage=True))) > _AS_WIDE * host.half_width:
+                return False
+        return self.look is None or host.likeness(self.look) >= own.likeness(self.look) - _UNLIKE
+
+    def _is_within(self, other: Part) -> bool:
+        """Whether nearly all of its cells lie on the long axis of another part, within the width of that one."""
         x, y, offset = other.axis
         column, row = self.center.tolist()
         spread = self.moments["mu20"] * x * x - 2 * self.moments["mu11"] * x * y + self.moments["mu02"] * y * y
-        return float(abs(column * x - row * y - offset)) + math.sqrt(3 * max(spread, 0) / self.cells)
+        # Most parts need no look at their cells.
+        if abs(column * x - row * y - offset) + math.sqrt(3 * max(spread, 0) / self.cells) > _OUTER_WIDTH:
+            return False
+        rows, columns = np.divmod(self.mask.ravel().nonzero()[0], self.mask.shape[1])
+        return bool((np.abs(columns * x - rows * y - offset) <= _INNER_WIDTH).sum() >= _INNER_SHARE * self.cells)
 
     @cached_property
     def is_tip(self) -> bool:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cliprl.pipeline.tracking.contact import SPLIT_CELLS, CellMaps, share_cells
+from cliprl.pipeline.tracking.contact import SPLIT_CELLS, CellMaps, of_its_colors, share_cells
 from cliprl.pipeline.tracking.part import Part, make_part
 from cliprl.pipeline.tracking.shafts import Shaft, are_one, entry_distance, split
-from cliprl.pipeline.tracking.track import NEVER, Track
+from cliprl.pipeline.tracking.track import Track
 
 # Cells of the smallest region that counts.
 _SPECK = 8
@@ -28,11 +28,8 @@ _OF_VANISHED = 0.25
 _YOUNG = 15
 # Frames until which a track may turn out to be a piece of an older one that it touches.
 _PIECE = 60
-# A part is inside another of its region if this share of its cells lies within this number of half widths beside the axis of that
-# one, and it looks less like that one by this at most; frames after which it is of that one.
-_INNER_SHARE, _INNER_WIDTH, _INNER_UNLIKE, _INNER = 0.95, 1.2, 0.1, 3
-# Half widths within which nearly all cells of such a part lie in the mean: others need no look at their cells.
-_OUTER_WIDTH = 1.6
+# Cells of its colors at least, as a share too of those it had, by which a hidden instrument is back beside one in view.
+_PEEK, _OF_PEEK = 10, 0.3
 # Looks, one each fourth frame, after which an instrument that is seen to be two is two.
 _DOUBLED = 5
 
@@ -76,7 +73,7 @@ def find_regions(maps: CellMaps) -> FrameRegions:
     return FrameRegions(cells, numbers, wholes)
 
 
-def settle(regions: FrameRegions, last: NDArray[np.uint16], tracks: Mapping[int, Track]) -> bool:
+def settle(regions: FrameRegions, last: NDArray[np.uint16], maps: CellMaps, tracks: Mapping[int, Track]) -> bool:
     """Give every region the track that it lies on in the map of keys of the last frame, or none and return False.
 
     That is where motion may decide: unless each region lies on one track and hardly on another, and each track of that map is
@@ -94,6 +91,8 @@ def settle(regions: FrameRegions, last: NDArray[np.uint16], tracks: Mapping[int,
         others = ((own[other.key], other.cells) for other in shown.values() if other is not track and own[other.key])
         if any(2 * held >= min(_OF_REGION * whole.cells, _OF_TRACK * cells) for held, cells in others):
             return False
+    if any(_returned(whole, [key], last, maps, tracks) for whole, key in zip(regions.wholes, found, strict=True)):
+        return False
     for whole, key in zip(regions.wholes, found, strict=True):
         whole.key = key
     return True
@@ -142,7 +141,8 @@ def _divide(
     """Divide a region among the tracks `keys`. counts: how many of its cells each track is expected in; at 0, none."""
     if not keys:
         return _by_shafts(whole)
-    if counts[0] >= SPLIT_CELLS and (returned := _returned(whole, keys, expected, maps, tracks)):
+    may_hold = len(keys) == 1 or counts[0] >= SPLIT_CELLS
+    if may_hold and (returned := _returned(whole, keys, expected, maps, tracks)):
         expected = expected.copy()
         for key, cells in returned.items():
             expected.ravel()[cells] = key
@@ -159,62 +159,56 @@ def _divide(
         return [whole]
     masks = [(key, (shares.owner == key).view(np.uint8)) for key in keys]
     parts = [make_part(mask, whole.group, key, maps) for key, mask in masks if mask.any()]
-    parts = _without_inner(parts, tracks)
+    parts = _without_hidden(parts, tracks)
     for mask, host in shares.others:
         parts.append(make_part(mask, whole.group, 0, maps))
         parts[-1].host = host
     return parts
 
 
-def _without_inner(parts: list[Part], tracks: Mapping[int, Track]) -> list[Part]:
-    """Give what has lain within a larger part of its region for some frames to the instrument of that one.
+def _without_hidden(parts: list[Part], tracks: Mapping[int, Track]) -> list[Part]:
+    """Give what is left of an instrument behind a larger one of its region to that one.
 
-    One that slides behind another keeps cells of it otherwise: along both, nothing shows where one ends.
+    It keeps cells of that one otherwise: along both, nothing shows where one ends.
     """
     parts = sorted(parts, key=lambda part: part.cells)
     for place, part in enumerate(parts):
-        host = next((other for other in parts[place + 1 :] if _is_inner(part, other, tracks)), None)
-        track = tracks[part.key]
-        if host is None:
-            track.inner_at = NEVER
-        elif track.stay_inner() >= _INNER:
+        if host := next((other for other in parts[place + 1 :] if part.is_behind(other, tracks)), None):
             mask = np.asarray(cv2.bitwise_or(part.mask, host.mask), np.uint8)
             rest = [other for other in parts if other is not part and other is not host]
-            return _without_inner([make_part(mask, host.group, host.key, host.maps), *rest], tracks)
+            return _without_hidden([make_part(mask, host.group, host.key, host.maps), *rest], tracks)
     return parts
-
-
-def _is_inner(part: Part, other: Part, tracks: Mapping[int, Track]) -> bool:
-    """Whether a part lies on the long axis of another within its width, and does not look clearly more like its own track."""
-    if part.beyond(other) > _OUTER_WIDTH:
-        return False
-    x, y, offset = other.axis
-    rows, columns = np.divmod(part.mask.ravel().nonzero()[0], part.mask.shape[1])
-    if np.count_nonzero(np.abs(columns * x - rows * y - offset) <= _INNER_WIDTH) < _INNER_SHARE * part.cells:
-        return False
-    own, host = tracks[part.key], tracks[other.key]
-    return part.look is None or host.likeness(part.look) >= own.likeness(part.look) - _INNER_UNLIKE
 
 
 def _returned(
     whole: Part, keys: list[int], expected: NDArray[np.uint16], maps: CellMaps, tracks: Mapping[int, Track]
 ) -> dict[int, NDArray[np.intp]]:
-    """Return the hidden tracks that a region holds again beside others, where they were, with the cells (flat indices)."""
-    hidden = [t for t in tracks.values() if t.place is not None and t.group == whole.group and t.id]
-    if not hidden or maps.looks is None:
-        return {}
-    free = (expected == 0).view(np.uint8) & whole.mask
+    """Return the hidden tracks that a region holds again beside others, where they were, with the cells (flat indices).
+
+    What is not expected in it is of one, or beside a single one, cells of its colors are: it slides out
+    from behind that one by a few in each frame.
+    """
     found: dict[int, NDArray[np.intp]] = {}
-    for track in hidden:
-        assert track.place is not None
-        mask = np.asarray(cv2.bitwise_and(free, track.around_place()), np.uint8)
-        cells = int(np.count_nonzero(mask))
-        least = min(int(np.count_nonzero(track.place)), int(np.count_nonzero(free)))
-        if cells >= max(SPLIT_CELLS, _OF_PLACE * least):
-            look = maps.looks.embed(mask)
-            if track.likeness(look) > max(tracks[key].likeness(look) for key in keys) - _UNSURE:
-                found[track.key] = np.flatnonzero(mask)
-                free[mask > 0] = 0
+    for track in tracks.values():
+        if track.place is None or track.group != whole.group or not track.id or maps.looks is None:
+            continue
+        place = np.asarray(cv2.bitwise_and(whole.mask, track.around_place()), np.uint8)
+        if cv2.countNonZero(place) < _PEEK:
+            continue
+        free = (expected == 0).view(np.uint8) & whole.mask
+        for cells in found.values():
+            free.ravel()[cells] = 0
+        mask, held, surer = free & place, cv2.countNonZero(track.place), -_UNSURE
+        if cv2.countNonZero(mask) < max(SPLIT_CELLS, _OF_PLACE * min(held, cv2.countNonZero(free))):
+            if len(keys) > 1 or not _is_lasting(track, tracks[keys[0]].age):
+                continue
+            colored = of_its_colors(place, max(_PEEK, _OF_PEEK * held), track, tracks[keys[0]], maps)
+            if colored is None:
+                continue
+            mask, surer = colored, 0.0
+        look = maps.looks.embed(mask)
+        if track.likeness(look) > max(tracks[key].likeness(look) for key in keys) + surer:
+            found[track.key] = np.flatnonzero(mask)
     return found
 
 
@@ -225,10 +219,15 @@ def _without_pieces(keys: list[int], tracks: Mapping[int, Track], counts: NDArra
     """
     oldest = max(tracks[key].age for key in keys)
     kept = [key for key in keys if tracks[key].has_entered or tracks[key].hits > _YOUNG]
-    lasting = [key for key in kept if tracks[key].age > _PIECE or tracks[key].age + _YOUNG > oldest]
+    lasting = [key for key in kept if _is_lasting(tracks[key], oldest)]
     if len(lasting) < len(kept) and len(kept) > (len(whole.shafts) or len(whole.runs)):
         kept = lasting
     return kept or [max(keys, key=lambda key: int(counts[key]))]
+
+
+def _is_lasting(track: Track, oldest: int) -> bool:
+    """Whether a track is no longer a piece of one of age `oldest` that it touches."""
+    return track.age > _PIECE or track.age + _YOUNG > oldest
 
 
 def _by_shafts(whole: Part) -> list[Part]:

@@ -20,8 +20,8 @@ from cliprl.pipeline.tracking.shafts import Shaft
 CONFIRMED, CONFIRMED_INSIDE = 3, 10
 # Cells of the smallest region that gets an id: smaller ones are rather false alarms of the network.
 ID_CELLS = 24
-# The most frames in a row that are divided as the one before if they are much like it; and an age long before a track began.
-HELD_FRAMES, NEVER = 2, -9
+# The most frames in a row that are divided as the one before if they are much like it.
+HELD_FRAMES = 2
 # Frames between two looks at the appearance of an instrument in view.
 _LOOK = 8
 # Cells around the place of a hidden instrument in which it is expected, and the frames of hiding that add one more. Like _UNSURE
@@ -44,9 +44,9 @@ class Track:
     center: float (x, y) in grid cells, where it is or was last seen. cells: how many it has there. age: frames since it was
     first seen. hits: frames in which it was seen. looked: those at its last look. missing: frames since it was seen.
     has_entered: whether it was ever seen to reach the edge of the field of view. shaft: the last one that was seen alone.
-    doubled: successive looks in which it seems to be two instruments. inner_since, inner_at: its age in the first and in the
-    last of the successive frames in which it lay within another of its region. colors: how often its cells have each color code.
-    color_costs: how unlike its colors each code is, (256,): minus the logarithm of its frequency. Both None if they are unknown.
+    doubled: successive looks in which it seems to be two instruments. half_width: that of its long axis when it was last looked
+    at alone. colors: how often its cells have each color code. color_costs: how unlike its colors each code is, (256,): minus the
+    logarithm of its frequency. Both None if they are unknown.
     place: its last cells, uint8 (h, w), while it has been hidden for a short time. around: `around_place` with the place and the
     side that it is of. before: its cells (h, w) before it lost most of them at once, with their number and its age then, while a
     rest of it is in view.
@@ -65,8 +65,7 @@ class Track:
     has_entered: bool = False
     shaft: Shaft | None = None
     doubled: int = 0
-    inner_since: int = NEVER
-    inner_at: int = NEVER
+    half_width: float = 0.0
     colors: NDArray[np.float32] | None = None
     color_costs: NDArray[np.float32] | None = None
     place: NDArray[np.uint8] | None = None
@@ -78,13 +77,6 @@ class Track:
     def due(self) -> bool:
         """Whether its appearance should be looked at in this frame."""
         return self.hits < CONFIRMED or (self.hits + self.phase) // _LOOK > (self.looked + self.phase) // _LOOK
-
-    def stay_inner(self) -> int:
-        """Note that it lies within another of its region, and return for how many frames one after another, with held ones."""
-        if self.age - self.inner_at > HELD_FRAMES + 1:
-            self.inner_since = self.age
-        self.inner_at = self.age
-        return self.age - self.inner_since + 1
 
     def wait(self) -> None:
         """Let a frame pass that is much like the last one."""

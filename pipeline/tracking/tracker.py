@@ -16,7 +16,7 @@ from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
-from cliprl.pipeline.tracking.contact import CellMaps, Divided, NearestKeys, field_edge
+from cliprl.pipeline.tracking.contact import CellMaps, Divided, NearestKeys, field_edge, half_width_of, long_axis
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
 from cliprl.pipeline.tracking.part import Part, joint_center
@@ -37,8 +37,8 @@ _PRESENT = 0.6
 _LIKE, _PLACE_WEIGHT = 0.62, 0.35
 # What it costs that a part does not reach the edge of the field of view, though the instrument did, that it is a fragment near
 # one in view then, and that it is smaller than a share of it; not where it was hidden, because smoke may hide the rest of one
-# that returns.
-_INSIDE, _BESIDE, _SMALL, _PIECE = 0.4, 0.4, 0.3, 0.25
+# that returns, but for crumbs of that share.
+_INSIDE, _BESIDE, _SMALL, _PIECE, _CRUMB = 0.4, 0.4, 0.3, 0.25, 0.04
 # What is taken off that cost if a part enters where the instrument did.
 _SAME_ENTRY = 0.8
 # Likeness from which a new region near an instrument is a piece of it.
@@ -101,7 +101,8 @@ class InstrumentTracker:
         last, view = self._map, seen.segmentation.view
         if last is None or last.shape != groups.shape or seen.is_cut or view != self._view or self._held >= HELD_FRAMES:
             return None
-        if any(not track.id and not track.missing and track.has_entered for track in self._tracks.values()):
+        young = (track for track in self._tracks.values() if not track.id and not track.missing and track.has_entered)
+        if any(track.cells >= ID_CELLS for track in young):
             return None
         self._nearest = self._nearest or NearestKeys(last, self._tracks)
         if (divided := self._nearest.divide(groups)) is not None:
@@ -117,7 +118,7 @@ class InstrumentTracker:
         if last is None or old is None or last.shape != maps.groups.shape or seen.is_cut:
             self._fresh, last = True, np.zeros(maps.groups.shape, np.uint16)
         is_moved = old is not None and (old.crop, old.placed) != (view.crop, view.placed)
-        is_settled = not self._fresh and not is_moved and settle(regions, last, self._tracks)
+        is_settled = not self._fresh and not is_moved and settle(regions, last, maps, self._tracks)
         if maps.looks is None or not (hides or regions.wholes):
             self._motion.clear()
         else:
@@ -220,7 +221,7 @@ class InstrumentTracker:
         if not len(track.memory) or part.look is None:
             return 0.5 + 4 * far if expected else 9.0
         unlike = (1 - track.likeness(part.look)) / (1 - _LIKE)
-        if not track.is_expected_at(part.mask, part.cells):
+        if part.cells < _CRUMB * track.cells or not track.is_expected_at(part.mask, part.cells):
             unlike += _SMALL * (part.cells < _PIECE * track.cells)
             if track.has_entered and not part.runs:
                 is_fragment = part.cells < ID_CELLS and part.beside([other for other in parts if other is not part])
@@ -282,6 +283,7 @@ class InstrumentTracker:
         if maps.looks is not None and (all(part.whole for part in held) or track.colors is None):
             mask = reduce(np.bitwise_or, (part.mask for part in held))
             alone = held[0].look if len(held) == 1 else None
+            track.half_width = half_width_of(long_axis(cv2.moments(mask, binaryImage=True)))
             track.memory.add(maps.looks.embed(mask) if alone is None else alone)
             if maps.codes is not None:
                 track.add_colors(maps.codes[mask.view(np.bool_)])

@@ -587,10 +587,32 @@ def test_one_behind_another_keeps_no_piece_of_it(scene: Scene) -> None:
     for step in range(20):
         found = scene.show(left(60), left(20, max(42 - step, 30), BLUE))
     assert found.ids[30, 10] != found.ids[30, 50] == 1
-    for step in range(8):  # now it passes behind
+    for _ in range(8):  # now it passes behind
         found = scene.show(left(60))
-        assert step > 1 or ids(found) == [1, 2]
     assert (ids(found), found.ids[30, 10]) == ([1], 1)
+
+
+def test_one_that_slides_out_from_behind_another_is_back(scene: Scene) -> None:
+    for step in range(16):
+        scene.show(left(10, 42 - step, BLUE), left(60))
+    for _ in range(8):
+        found = scene.show(left(60))
+    assert ids(found) == [1]
+    for step in range(15):  # a row of a few cells in six frames
+        found = scene.show(left(10, 30 + step / 6, BLUE), left(60))
+    assert ids(found) == [1, 2]
+    assert (found.ids[35, 5], found.ids[30, 50]) == (2, 1)
+
+
+def test_a_crumb_is_not_the_large_one_hidden_there(scene: Scene) -> None:
+    for _ in range(4):
+        scene.show(left(78, 30), left(60, 38))
+    for _ in range(4):
+        scene.show(left(60, 38))
+    for _ in range(12):  # a few cells, as red as both
+        found = scene.show(left(60, 38), ((40, 30), (40, 30), RED), ((36, 33), (44, 33), BLUE), classes=(1, 1, 0))
+    assert ids(found) == [2]
+    assert found.ids[29, 40] == 2
 
 
 def test_the_class_tells_touching_instruments_apart(scene: Scene) -> None:
