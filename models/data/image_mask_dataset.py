@@ -183,7 +183,12 @@ def image_file(dataset: LabelledDataset, index: int) -> Path | None:
 
 
 def left_out_note(dataset: LabelledDataset) -> str:
-    """Return a note on the frames of a label file that are left out for want of annotations; "" without any."""
+    """Return a note on the frames of a label file that are left out for want of annotations; "" without any.
+
+    Of a selection, the note is on the whole file.
+    """
+    if isinstance(dataset, SelectedFrames):
+        return left_out_note(dataset.places[0][0])
     count = getattr(dataset, "left_out", 0)
     if not count:
         return ""

@@ -77,7 +77,6 @@ class Registry(Generic[E]):
                 self.problems.append(f"the plugin '{plugin.name}' can't be loaded ({reason}): update or uninstall it")
 
 
-# One search through all installed packages serves all registries.
 def _plugins(group: str) -> Iterable[EntryPoint]:
     """The entry points of a group in all installed packages, which are read only if one has plugins for this program."""
     if not _have_plugins():
@@ -87,6 +86,7 @@ def _plugins(group: str) -> Iterable[EntryPoint]:
     return entry_points(group=group)
 
 
+# One search serves all registries.
 @cache
 def _have_plugins() -> bool:
     return any(map(_may_have_plugins, sys.path))

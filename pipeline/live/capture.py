@@ -102,10 +102,10 @@ class LiveCapture(threading.Thread):
         """The status now. A camera without new frames has stalled, or is behind if received packets wait for the decoder."""
         status, silent = self._status, time.monotonic() - self._last
         if status.state is SourceState.LIVE and self.live and silent > max(STALL_SECONDS, _STALL_PERIODS * self.period):
-            since, waiting = time.time() - silent, self._reading.waiting if self._reading else 0
-            if waiting:
+            since, reading = time.time() - silent, self._reading  # once: the thread that reads may end meanwhile
+            if reading is not None and reading.waiting:
                 return SourceStatus(SourceState.BEHIND, since, "this machine is too slow for the stream")
-            lost = self._reading is not None and self._reading.is_undecodable
+            lost = reading is not None and reading.is_undecodable
             return SourceStatus(SourceState.STALLED, since, _UNDECODABLE if lost else "the camera has stopped sending")
         return status
 
@@ -125,7 +125,8 @@ class LiveCapture(threading.Thread):
     @property
     def _is_segmented(self) -> bool:
         """Whether the source delivers several seconds at once, as HLS does; they are then displayed at the frame rate."""
-        return self._reading is not None and self._reading.stored
+        reading = self._reading
+        return reading is not None and reading.stored
 
     def _is_overdue(self, frame: Frame) -> bool:
         now = time.monotonic()

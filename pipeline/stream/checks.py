@@ -51,7 +51,7 @@ def checked_parts(
     source: Source, segmenter: FrameSegmenter | None, sinks: object
 ) -> tuple[Source, FrameSegmenter | None]:
     """Return source and segmenter. Raises UsageError for parts of another kind, such as the name of a file for a source."""
-    if not all(hasattr(source, name) for name in ("info", "read", "close")):
+    if not all(hasattr(source, name) for name in ("info", "read", "close", "waits", "damaged", "skipped")):
         raise UsageError(f"a {type(source).__name__} is no source: give one of open_source, or a FrameSource")
     if segmenter is not None and not all(hasattr(segmenter, name) for name in ("stages", "ring", "reset")):
         raise UsageError(f"a {type(segmenter).__name__} is no segmenter: give a Segmenter")

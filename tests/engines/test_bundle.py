@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -69,6 +70,17 @@ def test_a_byte_behind_or_before_the_seal_is_a_change(bundle: Path, change: str)
         (bundle / MANIFEST).write_text(altered, encoding="utf-8")
         with pytest.raises(BundleError, match=r"altered since it was sealed|is not JSON"):
             open_bundle(bundle)
+
+
+@pytest.mark.parametrize("change", [{"training": {"a": "\ud800"}}, {"scores": {"\ud800": 1}}])
+def test_half_of_a_character_is_refused_in_a_manifest(bundle: Path, change: dict[str, object]) -> None:
+    """It could be read, and never be sealed again."""
+    content = json.dumps(json.loads((bundle / MANIFEST).read_bytes()) | change | {"seal": None}, indent=2)
+    content = content.partition(',\n  "seal"')[0]
+    digest = hashlib.sha256(f"{content}\n}}\n".encode()).hexdigest()
+    (bundle / MANIFEST).write_text(f'{content},\n  "seal": "{digest}"\n}}\n', encoding="utf-8")
+    with pytest.raises(BundleError, match=r"manifest\.json: Invalid JSON"):
+        open_bundle(bundle)
 
 
 def test_a_manifest_that_is_not_read_is_not_sealed(bundle: Path) -> None:

@@ -44,7 +44,7 @@ def frame_of_image(image: NDArray[np.uint8], index: int = 0, *, rate: float | Fr
     # Rates of video have denominators to 1001; libav takes no longer fractions than of 32 bits.
     if not isinstance(rate, Real) or not 0.001 <= rate <= 1e6:
         raise UsageError(f"a rate of {rate} frames a second is no rate of video: give 0.001 to 1000000")
-    time_base = 1 / Fraction(rate).limit_denominator(1001)
+    time_base = 1 / Fraction(rate if isinstance(rate, Fraction) else float(rate)).limit_denominator(1001)
     frame = Frame(*allocate_planes(*image.shape[:2]), index, time_base, index, FRAME_COLOR, duration=1)
     RgbWriter().write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)
     return frame

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain, repeat
 
 import numpy as np
 import pytest
@@ -76,22 +77,34 @@ def test_stall_is_detected_at_once_and_is_no_slowness(clock: VirtualClock) -> No
         steady(camera, clock, 25, 30)
 
 
-def test_waiting_packets_are_no_stall_of_the_camera(clock: VirtualClock) -> None:
+def test_a_source_that_ends_during_a_question_answers_it(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that reads lets go of it between two looks of another."""
+    camera = LiveCapture(TestCamera, source := TestCamera(), name="camera")
+    steady(camera, clock, 25, 30)
+    clock.sleep(live_camera.STALL_SECONDS + 0.01)
+    looks = chain([source], repeat(None))
+    monkeypatch.setattr(LiveCapture, "_reading", property(lambda _: next(looks)), raising=False)
+    assert camera.status.state is SourceState.STALLED
+    looks = chain([source], repeat(None))
+    assert not camera._is_segmented
+
+
+def test_waiting_packets_are_no_stall_of_the_camera(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     camera = LiveCapture(TestCamera, source := TestCamera(), name="camera")
     steady(camera, clock, 25, 30)
     camera._reading = source
-    source.waiting = 3  # type: ignore[attr-defined]
+    monkeypatch.setattr(TestCamera, "waiting", 3)
     clock.sleep(2)
     assert camera.status.state is SourceState.BEHIND
 
 
-def test_packets_without_frames_are_called_a_loss(clock: VirtualClock) -> None:
+def test_packets_without_frames_are_called_a_loss(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     camera = LiveCapture(TestCamera, source := TestCamera(), name="camera")
     steady(camera, clock, 25, 30)
     camera._reading = source
     clock.sleep(2)
     assert "stopped sending" in camera.status.problem
-    source.is_undecodable = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(TestCamera, "is_undecodable", True)
     assert (camera.status.state, "next key frame" in camera.status.problem) == (SourceState.STALLED, True)
 
 

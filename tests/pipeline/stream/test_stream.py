@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
 import cv2
@@ -438,6 +438,7 @@ def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
     for parts, text in (
         ((wrong,), "a str is no source: give one of open_source"),
         ((iter([]),), "a list_iterator is no source"),
+        ((SimpleNamespace(info=None, read=None, close=None),), "a SimpleNamespace is no source: .* or a FrameSource"),
         ((Numbers(1), wrong), "a str is no segmenter: give a Segmenter"),
         ((Numbers(1), None, None, Collector()), "sinks is a Collector: give a list of sinks"),
     ):
@@ -451,6 +452,8 @@ def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
         with pytest.raises(UsageError, match="no rate of video"):
             frame_of_image(black, rate=rate)  # type: ignore[arg-type]
     assert type(frame_of_image(black, np.int64(3)).index) is int  # type: ignore[arg-type]
+    for numpy_rate in (np.int64(25), np.float32(25)):
+        assert type(frame_of_image(black, rate=numpy_rate).time_base.denominator) is int  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"index 0\.5 is no whole number"):
         frame_of_image(black, 0.5)  # type: ignore[arg-type]
     for given in (0, None, black, [wrong]):
