@@ -109,6 +109,7 @@ class Corrector:
         prior.is_cut(draft.image[0])
         prior.is_related(draft.image[0], compare=False)
         prior.keep(draft.logits[None], draft.view)
+        self.segmenter.memory.clear()  # its result is not the corrected one
         following = segmented_draft(self.segmenter, frame)
         fresh = bool(draft.prompts) or draft.accepted
         source = draft.logits if fresh else draft.carried

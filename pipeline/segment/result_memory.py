@@ -13,8 +13,8 @@ from cliprl.engines import RestorationSpec
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.segment.refinement import RefinementResult
 
-# Motion is measured at this many pixels of a cell of the grid, each way.
-PIXELS = 2
+# Motion is measured at this many pixels of a cell of the grid, each way, in images of at least so many pixels a side.
+PIXELS, _SMALLEST = 2, 12
 
 
 class ResultMemory:
@@ -27,6 +27,10 @@ class ResultMemory:
         self._noise, self._share = (spec.noise, spec.memory) if spec else (1.0, 0.0)
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._last: tuple[NDArray[np.float32], NDArray[np.uint8]] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the last result: the next frame does not follow it."""
         self._number = -2
 
     def mixed(self, context: FrameContext, refined: RefinementResult) -> RefinementResult:
@@ -47,7 +51,7 @@ class ResultMemory:
         small = cv2.resize(image, (PIXELS * width, PIXELS * height), interpolation=cv2.INTER_AREA)
         gray = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
         mixed = logits.copy()
-        if self._last is not None and follows and self._last[0].shape == logits.shape:
+        if self._last is not None and follows and self._last[0].shape == logits.shape and min(gray.shape) >= _SMALLEST:
             mixed *= 1 - self._share
             mixed += self._share * self._moved(*self._last, gray)
         self._last = mixed, gray

@@ -219,7 +219,7 @@ class Segmenter:
             refined = RefinementResult(context.logits, 0, 0.0)
             if context.damaged:
                 prior = self._prior.recall(context.logits, context.view, context.is_cut or not context.is_related)
-                refined = self._memory.mixed(context, self._refiner(context.features, context.logits, prior, deadline))
+                refined = self.memory.mixed(context, self._refiner(context.features, context.logits, prior, deadline))
             # What a restored frame gives before refinement: from refined to refined, a wrong class would grow.
             self._prior.keep(context.logits if self._restoration else refined.logits, context.view)
             found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved, self.regions)
@@ -232,7 +232,7 @@ class Segmenter:
     def reset(self) -> None:
         """Forget the previous frame and the field of view. A `Stream` does so when it begins."""
         self._detector = FieldOfViewDetector(*size_of(self.bundle))
-        self._prior, self._memory = TemporalPrior(), ResultMemory(self.bundle.manifest.restoration)
+        self._prior, self.memory = TemporalPrior(), ResultMemory(self.bundle.manifest.restoration)
 
     @property
     def prior(self) -> TemporalPrior:

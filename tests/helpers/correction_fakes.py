@@ -26,6 +26,7 @@ from cliprl.pipeline.live.playback import Playback, open_file_at
 from cliprl.pipeline.live.stream import LiveStream
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.segment.decision import segmentation_of
+from cliprl.pipeline.segment.result_memory import ResultMemory
 from cliprl.pipeline.segment.temporal_prior import TemporalPrior
 from cliprl.pipeline.sources import open_source
 
@@ -39,7 +40,7 @@ class KnownSegmenter:
         self.reset()
 
     def reset(self) -> None:
-        self.prior = TemporalPrior()
+        self.prior, self.memory = TemporalPrior(), ResultMemory(None)
 
     @property
     def stages(self) -> tuple[Stage[FrameContext], ...]:

@@ -32,18 +32,21 @@ def check_rgb(image: Any) -> None:
 def frame_of_image(image: NDArray[np.uint8], index: int = 0, *, rate: float | Fraction = 25) -> Frame:
     """Return an image uint8 (H, W, 3) RGB as frame `index` of a stream of `rate` frames a second. The array is copied.
 
-    Raises UsageError for another type or shape, an index that is no whole number, or a rate below 0.001; BGR gives wrong masks
-    without an error.
+    A `Segmenter` takes frames for consecutive, of which noisy ones help each other, whose indices are. Raises UsageError for
+    another type or shape, an index that is no whole number from 0 on, or a rate below 0.001; BGR gives wrong masks without an
+    error.
     """
     check_rgb(image)
-    if not isinstance(index, Integral):
+    if not isinstance(index, Integral) or index < 0:
         raise UsageError(
             f"the index {index!r} is no whole number: give the number of the frame in its stream, from 0 on"
         )
     index = int(index)  # NumPy's integers are written to no JSON
     # Rates of video have denominators to 1001; libav takes no longer fractions than of 32 bits.
     if not isinstance(rate, Real) or not 0.001 <= rate <= 1e6:
-        raise UsageError(f"a rate of {rate} frames a second is no rate of video: give 0.001 to 1000000")
+        raise UsageError(
+            f"the rate {rate!r} is none of video: give an int, a float or a Fraction of 0.001 to 1000000 a second"
+        )
     time_base = 1 / Fraction(rate if isinstance(rate, Fraction) else float(rate)).limit_denominator(1001)
     frame = Frame(*allocate_planes(*image.shape[:2]), index, time_base, index, FRAME_COLOR, duration=1)
     RgbWriter().write(np.ascontiguousarray(image), frame.luma, frame.chroma, FRAME_COLOR)

@@ -339,6 +339,8 @@ def test_another_scene_takes_nothing_from_the_last_result() -> None:
     np.testing.assert_array_equal(memory.mix(one, scene(0), False), one)
     np.testing.assert_array_equal(memory.mix(other, scene(1), False), other)
     assert not np.array_equal(memory.mix(one, scene(1), True), one)
+    tiny = np.ones((1, 3, 4, 4), np.float32)  # no motion can be measured
+    np.testing.assert_array_equal(memory.mix(tiny, scene(0), True) + memory.mix(2 * tiny, scene(0), True), 3 * tiny)
 
 
 def test_nothing_grows_in_the_memory_of_a_still() -> None:
@@ -368,11 +370,12 @@ def test_only_successive_noisy_frames_share_their_results(between: str, kept: bo
     assert bool(np.ptp(found.probabilities[1]) > 1e-3) is kept
 
 
-def test_a_followed_frame_takes_nothing_from_another_frame() -> None:
+@pytest.mark.parametrize("numbers", [(1, 3, 2), (1, 1, 2)])
+def test_a_followed_frame_takes_nothing_uncorrected(numbers: tuple[int, int, int]) -> None:
     encoder = StubEncoder()
     segmenter = remembering(encoder)
     corrector = Corrector(segmenter, HeadNetwork(None))  # type: ignore[arg-type]
-    first, other, last = (frame_of(damaged(scene(), "noise", number), number) for number in (1, 3, 2))
+    first, other, last = (frame_of(damaged(scene(), "noise", number), number) for number in numbers)
     draft = corrector.start(first)
     segmenter(other)
     encoder.logits = np.zeros_like(encoder.logits)

@@ -449,13 +449,14 @@ def test_parts_of_another_kind_are_named(segmenter: Segmenter) -> None:
             call(np.zeros((64, 80, 3), np.uint8))  # type: ignore[arg-type]
     black: Any = np.zeros((64, 80, 3), np.uint8)
     for rate in (0, -25, float("nan"), "25"):
-        with pytest.raises(UsageError, match="no rate of video"):
+        with pytest.raises(UsageError, match="is none of video"):
             frame_of_image(black, rate=rate)  # type: ignore[arg-type]
     assert type(frame_of_image(black, np.int64(3)).index) is int  # type: ignore[arg-type]
     for numpy_rate in (np.int64(25), np.float32(25)):
         assert type(frame_of_image(black, rate=numpy_rate).time_base.denominator) is int  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"index 0\.5 is no whole number"):
-        frame_of_image(black, 0.5)  # type: ignore[arg-type]
+    for index in (0.5, -1):
+        with pytest.raises(UsageError, match=f"index {index} is no whole number"):
+            frame_of_image(black, index)  # type: ignore[arg-type]
     for given in (0, None, black, [wrong]):
         with pytest.raises(UsageError, match=r"the input is a .*: give a path or an address as text; a camera is"):
             open_source(given)
