@@ -13,7 +13,7 @@ from cliprl.engines import RestorationSpec
 from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.segment.refinement import RefinementResult
 
-# Motion is measured at this many pixels of a cell of the grid, each way, in images of at least so many pixels a side.
+# Pixels of a cell of the grid, each way, at which motion is measured, and the shortest side of an image in which it can be.
 PIXELS, _SMALLEST = 2, 12
 
 
