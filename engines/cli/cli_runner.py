@@ -24,7 +24,7 @@ from cliprl.engines.cli.missing_package import missing_package_message
 from cliprl.engines.cli.signals import ENDING, ending_at_once
 from cliprl.engines.errors import CliprlError
 
-MISUSE = 2
+MISUSE, INTERRUPTED = 2, 130
 _MORE_MEMORY = "end other programs, raise the limit of this one (ulimit -v), or give a smaller video"
 # How a library in C++, one that is being loaded, and the system say that there is no memory.
 _NO_MEMORY = ("bad_alloc", "failed to map segment", "Cannot allocate memory", "cannot allocate memory")
@@ -41,7 +41,6 @@ _REMEDIES = {
     errno.EAGAIN: "end other programs, or raise the limit of processes (ulimit -u)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
-INTERRUPTED = 130
 _LEAST_COLUMNS = 60
 _NO_FOLDER = "the current folder was deleted: change to one that exists (cd)"
 # The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.

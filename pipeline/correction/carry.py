@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.segment.motion import FlowEstimator, sampled
 from cliprl.pipeline.segment.temporal_prior import TemporalPrior
-from cliprl.pipeline.tracking.optical_flow import FlowEstimator, flow_on_grid, sampled
+from cliprl.pipeline.tracking.optical_flow import flow_on_grid
 
 # Width of the copies that motion is measured on, and the standard deviation of their blur, which takes out noise, in pixels.
 _WIDTH, _BLUR = 320, 1.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import RestorationSpec
 from cliprl.pipeline.core.frame import FrameContext
+from cliprl.pipeline.segment.motion import FlowEstimator, sampled
 from cliprl.pipeline.segment.refinement import RefinementResult
 
 # Pixels of a cell of the grid, each way, at which motion is measured, and the shortest side of an image in which it can be.
@@ -25,7 +25,7 @@ class ResultMemory:
 
     def __init__(self, spec: RestorationSpec | None) -> None:
         self._noise, self._share = (spec.noise, spec.memory) if spec else (1.0, 0.0)
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = FlowEstimator(preset=cv2.DISOPTICAL_FLOW_PRESET_FAST, cut=np.inf)
         self._last: tuple[NDArray[np.float32], NDArray[np.uint8]] | None = None
         self.clear()
 
@@ -52,18 +52,11 @@ class ResultMemory:
         gray = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
         mixed = logits.copy()
         if self._last is not None and follows and self._last[0].shape == logits.shape and min(gray.shape) >= _SMALLEST:
+            last, seen = self._last
+            flow = self._flow.between(seen, gray)
+            assert flow is not None  # of equal sizes, and without a limit that is a cut
+            offsets = np.asarray(cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / PIXELS, np.float32)
             mixed *= 1 - self._share
-            mixed += self._share * self._moved(*self._last, gray)
+            mixed += self._share * np.stack([sampled(plane, offsets) for plane in last[0]])[None]
         self._last = mixed, gray
         return mixed
-
-    def _moved(
-        self, logits: NDArray[np.float32], before: NDArray[np.uint8], gray: NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
-        height, width = logits.shape[2:]
-        nothing: Any = None  # an array here would be an initial estimate
-        flow = cv2.resize(self._flow.calc(gray, before, nothing), (width, height), interpolation=cv2.INTER_AREA)
-        y, x = np.indices((height, width), np.float32)
-        across, down = x + flow[..., 0] / PIXELS, y + flow[..., 1] / PIXELS
-        planes = [cv2.remap(one, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for one in logits[0]]
-        return np.stack(planes).astype(np.float32)[None]

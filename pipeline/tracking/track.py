@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.segmentation import Instance, Instances, Segmentation
+from cliprl.pipeline.segment.motion import Flow, sampled
 from cliprl.pipeline.tracking.memory import Embedding, EmbeddingMemory
-from cliprl.pipeline.tracking.optical_flow import Flow, sampled
 from cliprl.pipeline.tracking.shafts import Shaft
 
 # Frames in which a new region must be seen until it gets an id, fewer would number specks; and those of a region that does not

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import Viewport
+from cliprl.pipeline.segment.motion import Flow, sampled
 from cliprl.pipeline.tracking.appearance import Appearance
 from cliprl.pipeline.tracking.assignment import assign
 from cliprl.pipeline.tracking.contact import CellMaps, Divided, NearestKeys, field_edge, half_width_of, long_axis
 from cliprl.pipeline.tracking.groups import ClassGroups
-from cliprl.pipeline.tracking.optical_flow import DelayedFlow, Flow, sampled
+from cliprl.pipeline.tracking.optical_flow import DelayedFlow
 from cliprl.pipeline.tracking.part import Part, joint_center
 from cliprl.pipeline.tracking.regions import FrameRegions, find_parts, find_regions, settle, without_doubles
 from cliprl.pipeline.tracking.shafts import is_cut_off, same_entry
@@ -39,10 +40,8 @@ _LIKE, _PLACE_WEIGHT = 0.62, 0.35
 # one in view then, and that it is smaller than a share of it; not where it was hidden, because smoke may hide the rest of one
 # that returns, but for crumbs of that share.
 _INSIDE, _BESIDE, _SMALL, _PIECE, _CRUMB = 0.4, 0.4, 0.3, 0.25, 0.04
-# What is taken off that cost if a part enters where the instrument did.
-_SAME_ENTRY = 0.8
-# Likeness from which a new region near an instrument is a piece of it.
-_SIMILAR = 0.75
+# What is taken off that cost if a part enters where the instrument did; likeness from which a new region near one is its piece.
+_SAME_ENTRY, _SIMILAR = 0.8, 0.75
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,11 +14,11 @@ from cliprl.engines import ClassSpec
 from cliprl.pipeline.core.confidence import ConfidenceModel
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.core.viewport import full_viewport
+from cliprl.pipeline.segment.motion import Flow, FlowEstimator
 from cliprl.pipeline.tracking import tracker as tracker_module
 from cliprl.pipeline.tracking.groups import ClassGroups
 from cliprl.pipeline.tracking.id_map import ids_at
 from cliprl.pipeline.tracking.memory import CAPACITY, EmbeddingMemory
-from cliprl.pipeline.tracking.optical_flow import Flow, FlowEstimator
 from cliprl.pipeline.tracking.shafts import border, contacts, find_shafts
 from cliprl.pipeline.tracking.tracker import InstrumentTracker, TrackerInput
 
