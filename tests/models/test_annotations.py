@@ -197,7 +197,7 @@ def test_forms_that_tools_write(images: Path, case: str) -> None:
 
 
 BAD: dict[str, tuple[str, str, Sequence[str]]] = {
-    "turned": ("labelstudio", tasks(brush(image_rotation=90)), ["task", "'a.png'", "turned by 90 degrees"]),
+    "turned": ("labelstudio", tasks(brush(image_rotation=90)), ["task", "'0a1b2c3d-a.png'", "turned by 90 degrees"]),
     "category": (
         "coco",
         coco([{"segmentation": [SQUARE], "category_id": 9}]),
@@ -283,7 +283,7 @@ BAD: dict[str, tuple[str, str, Sequence[str]]] = {
         cvat(f'<track id="4" label="hook"><polygon frame="{"9" * 5000}" outside="0" points="1,1;9,1;9,9"/></track>'),
         ["track 4 has a shape in frame '999"],
     ),
-    "brush size": ("labelstudio", tasks(brush(original_width=61)), ["task 12, result 0 of 'a.png'", "61x40"]),
+    "brush size": ("labelstudio", tasks(brush(original_width=61)), ["task 12, result 0 of '0a1b2c3d-a.png'", "61x40"]),
     "brush two sizes": (
         "labelstudio",
         tasks(brush(), points(1, 1, 9, 1, 9, 9) | {"original_width": 30}),

@@ -90,6 +90,33 @@ def test_yolo_folders_without_data_yaml(tmp_path: Path, names: dict[str, str | N
     assert [spec.name for spec in open_dataset(f"yolo:{tmp_path}").classes] == ["unlabelled", "liver", "hook"]
 
 
+# Addresses of images in a task, the files beside it, and those that are meant.
+ADDRESSES: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "date": (["s3://b/20240512-001.png"], ["001.png", "20240512-001.png"], ["20240512-001.png"]),
+    "two dates": (["s3://b/20240512-1.png", "s3://b/20240513-1.png"], ["20240512-1.png", "20240513-1.png"], []),
+    "date uploaded": (["/data/upload/1/0a1b2c3d-op_20240512-1.png"], ["op_20240512-1.png"], []),
+    "upload kept": (["/data/upload/1/0a1b2c3d-op_20240512-1.png"], ["0a1b2c3d-op_20240512-1.png"], []),
+    "date alone": (["20240512-1.png"], ["20240512-1.png"], []),
+}
+
+
+@pytest.mark.parametrize("case", ADDRESSES)
+def test_only_the_prefix_of_an_upload_is_removed(tmp_path: Path, case: str) -> None:
+    addresses, files, meant = ADDRESSES[case]
+    exported = [json.loads(tasks(brush(), image=address))[0] for address in addresses]
+    write(tmp_path, {"x.json": json.dumps(exported), **dict.fromkeys(files)})
+    data = open_dataset(f"labelstudio:{tmp_path}/x.json")
+    assert [file.path.name for file in data.frames] == (meant or files)  # type: ignore[attr-defined]
+
+
+def test_two_frames_with_one_image_are_refused(tmp_path: Path) -> None:
+    places = [f"/data/local-files/?d={case}/1.png" for case in ("case1", "case2")]
+    exported = [json.loads(tasks(brush(), image=place))[0] for place in places]
+    write(tmp_path, {"x.json": json.dumps(exported), "1.png": None})
+    with pytest.raises(CliprlError, match="have one image"):
+        open_dataset(f"labelstudio:{tmp_path}/x.json")
+
+
 REFUSED: dict[str, tuple[str, str, Sequence[str]]] = {
     "LabelMe": ("coco", '{"version": "5", "shapes": [], "imagePath": "a.png"}', ["LabelMe", "convert it to COCO"]),
     "tasks as COCO": ("coco", tasks(brush()), ["Label Studio tasks", "give labelstudio:"]),

@@ -15,6 +15,7 @@ from cliprl.models.data.sample import IGNORE, INSTRUMENT, NOT_INSTRUMENT, Sample
 from cliprl.models.data.sets.annotations.frames import (
     AnnotatedFrame,
     Annotation,
+    before_upload,
     check_image,
     find_images,
     frame_number,
@@ -74,8 +75,9 @@ class AnnotationDataset:
         if not self.frames:
             raise UsageError(f"{source} holds no labelled frame: export the task with its annotations")
         self.classes = _classes(source, names, known or {}, labelled, tissue)
-        self._check_names()
+        self._check_namings()
         self._temporary = find_images(source, self.frames, images)
+        self._check_names()
         for frame in self.frames:
             check_image(source, frame)
         self._codes = {spec.name: code for code, spec in enumerate(self.classes)}
@@ -108,14 +110,17 @@ class AnnotationDataset:
 
     def _check_names(self) -> None:
         seen: dict[str, AnnotatedFrame] = {}
-        namings: dict[str, AnnotatedFrame] = {}
         for frame in self.frames:
             if frame.name in seen:
                 raise CliprlError(
                     f"{self.source}: {frame.item} and {seen[frame.name].item} have one name: remove one of them"
                 )
             seen[frame.name] = frame
-            if naming := frame_number(frame.name):
+
+    def _check_namings(self) -> None:
+        namings: dict[str, AnnotatedFrame] = {}
+        for frame in self.frames:
+            if naming := frame_number(before_upload(frame.name)):
                 namings.setdefault(naming[0], frame)
         if len(namings) > 1:
             (one, first), (other, second) = list(namings.items())[:2]

@@ -33,8 +33,8 @@ _NAMINGS = {
 _SUFFIXES = re.compile(r"(\.coco|\.cvat|\.labelstudio)?\.[a-z]+$", re.IGNORECASE)
 # Names of exports of CVAT, Roboflow and Label Studio, the same for every task.
 _COMMON_NAMES = re.compile(r"_?annotations|instances_.+|result", re.IGNORECASE)
-# What Label Studio puts before the name of an uploaded file.
-UPLOAD = re.compile(r"[0-9a-f]{8}-(?=.)")
+# What Label Studio puts before the name of an uploaded file. A date of eight digits at the front of a name looks the same.
+_UPLOAD = re.compile(r"(.*/)?[0-9a-f]{8}-(.+)", re.DOTALL)
 _QUARTER_TURNS = range(5, 9)  # orientations of EXIF that exchange width and height
 DrawMask = Callable[[int, int], NDArray[np.bool_]]
 
@@ -69,6 +69,12 @@ def frame_number(name: str) -> tuple[str, int] | None:
     return next((((style, int(m[1]))) for style, pattern in _NAMINGS.items() if (m := pattern.fullmatch(stem))), None)
 
 
+def before_upload(name: str) -> str:
+    """Return the name of a file before it was uploaded to Label Studio; the name itself if it has no such prefix."""
+    found = _UPLOAD.fullmatch(name.replace("\\", "/"))
+    return f"{found[1] or ''}{found[2]}" if found else name
+
+
 def sequence_of(path: Path) -> str:
     """Return the sequence of a label file's frames: its name, with that of its folder if tools give all their files this name."""
     stem = _SUFFIXES.sub("", path.name)
@@ -79,7 +85,11 @@ def sequence_of(path: Path) -> str:
 
 
 def find_images(source: Path, frames: Sequence[AnnotatedFrame], images: str) -> Any:
-    """Set the path of each frame's image. Returns what must be kept while the images are read."""
+    """Set the path of each frame's image, and its name before it was uploaded if the image has that name.
+
+    Returns what must be kept while the images are read. Raises UsageError for wrong `images`, CliprlError for a frame without
+    an image, and for two frames with the same one.
+    """
     beside = source.parent / f"{_SUFFIXES.sub('', source.name)}.frames"
     given = source.parent / images if images else None
     temporary = None
@@ -95,15 +105,21 @@ def find_images(source: Path, frames: Sequence[AnnotatedFrame], images: str) -> 
     places = [folder for folder in places if folder.is_dir()]
     # The last place may hold far more than the frames: it is read only if one is missing in the others.
     index = cache(lambda folder: _ImageIndex(folder, is_own=folder == beside))
+    owners: dict[Path, AnnotatedFrame] = {}
     for frame in frames:
-        found = next((path for folder in places if (path := index(folder).find(source, frame))), None)
+        found = next((each for folder in places if (each := index(folder).find(source, frame))), None)
         if found is None:
             folders = ", ".join(f"'{folder}'" for folder in places)
             raise CliprlError(
                 f"{source}: the image '{frame.name}' of {frame.item} is missing in {folders}: give the folder of the frames, or "
                 "their video, with images="
             )
-        frame.path = found
+        frame.path, frame.name = found
+        if (other := owners.setdefault(frame.path, frame)) is not frame:
+            raise CliprlError(
+                f"{source}: {other.item} and {frame.item} have one image, {frame.path}: give the folder of the frames with "
+                "images=, or remove one of them"
+            )
     return temporary
 
 
@@ -123,25 +139,33 @@ class _ImageIndex:
             if is_own and (naming := frame_number(path.name)):
                 self._by_number.setdefault(str(naming[1]), []).append(path)
 
-    def find(self, source: Path, frame: AnnotatedFrame) -> Path | None:
-        """Return the image of a frame; None without one. Raises CliprlError if several could be meant."""
-        pure = PurePosixPath(frame.name.replace("\\", "/"))
+    def find(self, source: Path, frame: AnnotatedFrame) -> tuple[Path, str] | None:
+        """Return the image of a frame and the frame's name, before an upload if the image has that name; None without one.
+
+        Raises CliprlError if several could be meant.
+        """
+        # The whole name first: what looks like the prefix of an upload may be a date.
+        for name in dict.fromkeys((frame.name, before_upload(frame.name))):
+            found = self._named(name)
+            if len(found) > 1:
+                places = ", ".join(f"'{path}'" for path in found[:3])
+                raise CliprlError(
+                    f"{source}: the image '{name}' of {frame.item} may be any of {places}: give the folder of the frames with "
+                    "images="
+                )
+            if found:
+                return found[0], name
+        return None
+
+    def _named(self, name: str) -> list[Path]:
+        """Return the images that a frame of this name may be."""
+        pure = PurePosixPath(name.replace("\\", "/"))
         # First as it is: a backslash may be part of a name.
-        ends = [frame.name, *("/".join(pure.parts[start:]) for start in range(len(pure.parts)))]
-        plain = UPLOAD.sub("", pure.name)
-        for end in (*ends, plain, pure.stem, PurePosixPath(plain).stem):
+        for end in (name, *("/".join(pure.parts[start:]) for start in range(len(pure.parts))), pure.stem):
             if found := self._by_end.get(_composed(end)):
-                break
-        else:
-            naming = frame_number(frame.name)
-            found = self._by_number.get(str(naming[1]), []) if naming else []
-        if len(found) > 1:
-            places = ", ".join(f"'{path}'" for path in found[:3])
-            raise CliprlError(
-                f"{source}: the image '{frame.name}' of {frame.item} may be any of {places}: give the folder of the frames with "
-                "images="
-            )
-        return found[0] if found else None
+                return found
+        naming = frame_number(name)
+        return self._by_number.get(str(naming[1]), []) if naming else []
 
 
 def _composed(name: str) -> str:
@@ -158,7 +182,8 @@ def _decode(video: Path, frames: Sequence[AnnotatedFrame], folder: Path) -> None
     from cliprl.pipeline.sinks.frame_image import FrameConverter
     from cliprl.pipeline.sources import open_source
 
-    wanted = {naming[1]: PurePosixPath(f.name).stem for f in frames if (naming := frame_number(f.name))}
+    names = [before_upload(frame.name) for frame in frames]
+    wanted = {naming[1]: PurePosixPath(name).stem for name in names if (naming := frame_number(name))}
     converter = FrameConverter()
     with open_source(str(video)) as source:
         for frame in source:

@@ -14,7 +14,7 @@ from cliprl.engines import CliprlError
 from cliprl.models.data.label_forms import form_error, read_label_text
 from cliprl.models.data.registry import register_dataset
 from cliprl.models.data.sets.annotations.dataset import ANNOTATION_OPTIONS, AnnotationDataset, polygon_annotation
-from cliprl.models.data.sets.annotations.frames import UPLOAD, AnnotatedFrame, Annotation, sequence_of
+from cliprl.models.data.sets.annotations.frames import AnnotatedFrame, Annotation, sequence_of
 from cliprl.pipeline.sinks.shapes.run_lengths import from_brush_runs
 
 _SHAPES = ("brushlabels", "polygonlabels")
@@ -74,13 +74,13 @@ def _name(data: Mapping[str, Any], where: str) -> str:
     if not isinstance(address, str):
         raise CliprlError(f"{where} has no image in its data: export the tasks with their data")
     if "/" not in address:  # a name alone, which may hold any mark of an address
-        return UPLOAD.sub("", address)
+        return address
     parts = urlsplit(address)
     if served := parse_qs(parts.query).get("d"):
         # A file of a folder that Label Studio serves: the folder tells frames of several videos apart.
         return "/".join(PurePosixPath(served[0].replace("\\", "/")).parts[-2:])
     name = unquote(parts.path) if parts.scheme or parts.query else address
-    return UPLOAD.sub("", PurePosixPath(name.replace("\\", "/")).name)
+    return PurePosixPath(name.replace("\\", "/")).name
 
 
 def _result(task: Mapping[str, Any]) -> list[Any] | None:
