@@ -61,7 +61,8 @@ def relabelled_recipe(recipe: Recipe, folder: Path, callback: TrainingCallback, 
         place.mkdir(parents=True, exist_ok=True)
         snapshots, classes = train_round(recipe, place, callback, device)
         lines = [
-            relabel(line, snapshots, classes, first, place / f"labels-{index}", callback)
+            # The name has the round: a checkpoint knows data by their names, and those of another round are others.
+            relabel(line, snapshots, classes, first, place / f"labels-{number}-{index}", callback)
             if DatasetSpec.parse(line).kind == PSEUDO_KIND
             else line
             for index, line in enumerate(first.data.train)

@@ -13,10 +13,11 @@ from tiny import NETWORK
 
 from cliprl.engines import UsageError
 from cliprl.models.config.config import Recipe, WeakConfig
-from cliprl.models.config.load import load_recipe
+from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.registry import open_dataset
 from cliprl.models.training import training, weak_rounds
 from cliprl.models.training.callbacks import TrainingCallback
+from cliprl.models.training.checkpoint import CheckpointWriter, save_checkpoint
 from cliprl.models.training.stages.supervised import Supervised
 from cliprl.models.training.weak_rounds import SnapshotEnsemble, relabelled_recipe, snapshot_steps
 
@@ -73,16 +74,31 @@ def test_the_last_round_trains_on_what_the_first_one_labelled(
     with pytest.raises(KeyboardInterrupt):
         training.train(recipe, tmp_path / "run", TrainingCallback())
     made = tmp_path / "run" / "round-1"
-    assert opened[0].data.train == (f"folder:{(made / 'labels-0').resolve()}?share=2",)
+    assert opened[0].data.train == (f"folder:{(made / 'labels-1-0').resolve()}?share=2",)
     assert sorted(path.name for path in made.glob("snapshot-*.pt")) == [f"snapshot-{i}.pt" for i in (2, 3, 4)]
-    data = open_dataset(f"folder:{made / 'labels-0'}")
+    data = open_dataset(f"folder:{made / 'labels-1-0'}")
     assert len(data) == 6
     assert [spec.name for spec in data.classes] == ["background", "tool"]
     assert set(np.unique([data[i].labels for i in range(6)])) <= {0, 1, 255}
-    assert (made / "labels-0" / "images" / "labels" / "000000.png").is_symlink()
+    assert (made / "labels-1-0" / "images" / "labels" / "000000.png").is_symlink()
     changed = replace(recipe, supervised=replace(recipe.supervised, rate=1e-3))
     with pytest.raises(UsageError, match=r"round-1/supervised\.pt was made with supervised\.rate 0\.002, now 0\.001"):
         training.train(changed, tmp_path / "run", TrainingCallback())
+
+
+def test_labels_of_another_round_are_other_training_data(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weak_rounds, "train_round", lambda *rest: ([], open_dataset(recipe.data.train[0][:-8]).classes))
+    monkeypatch.setattr(
+        weak_rounds, "SnapshotEnsemble", lambda *rest: lambda image: np.zeros(image.shape[:2], np.uint8)
+    )
+    recipes = [replace(recipe, weak=replace(recipe.weak, rounds=rounds)) for rounds in (2, 3)]
+    two, three = (relabelled_recipe(one, tmp_path / "run", TrainingCallback(), CPU) for one in recipes)
+    writer = CheckpointWriter(tmp_path, settings=checkpoint_settings(two, "supervised"))
+    save_checkpoint(writer.path("supervised"), {"done": 4, "settings": writer.settings})
+    with pytest.raises(UsageError, match=r"data\.train .*labels-1-0.*, now .*labels-2-0"):
+        replace(writer, settings=checkpoint_settings(three, "supervised")).read("supervised")
 
 
 def test_a_round_makes_a_stage_after_the_one_before(
