@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from onnx import helper
 
 from cliprl.engines import Manifest, TextEngine, UsageError, open_bundle, seal_bundle
 from cliprl.engines.bundle.bundle import ENCODER, REFINER, TEXT
-from cliprl.models.config.config import NetworkConfig
+from cliprl.models.config.config import ContrastiveConfig, NetworkConfig, Recipe, SupervisedConfig
+from cliprl.models.data.batch_loader import Mixture
+from cliprl.models.data.sample import Sample
 from cliprl.models.export.export import add_text_if_possible
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.network.tokenizer import portable_tokenizer
+from cliprl.models.training.stages.contrastive import Contrastive
+from cliprl.models.training.stages.gradient_stage import GradientStage
+from cliprl.models.training.stages.supervised import Supervised
 from cliprl.pipeline import with_prompts
 from cliprl.pipeline.synthetic import SCENE_CLASSES
 
@@ -106,12 +112,15 @@ def described(folder: Path, model: dict[str, Any]) -> Path:
     return folder
 
 
-def network_of(folder: Path, weights: str = "") -> ClipSegmenter:
-    torch.manual_seed(2)
-    config = NetworkConfig(
+def config_of(folder: Path, weights: str = "") -> NetworkConfig:
+    return NetworkConfig(
         tower=str(folder), weights=weights, height=SIDE, width=SIDE, pyramid=8, features=8, frozen_stages=1
     )
-    return ClipSegmenter(config).eval()
+
+
+def network_of(folder: Path, weights: str = "") -> ClipSegmenter:
+    torch.manual_seed(2)
+    return ClipSegmenter(config_of(folder, weights)).eval()
 
 
 @pytest.fixture(scope="module", params=[biomed_folder, siglip_folder])
@@ -144,6 +153,49 @@ def test_both_towers_train(made: tuple[Path, ClipSegmenter]) -> None:
     assert any(name.startswith("text.") for name in trained)
     assert any(name.startswith("visual.") for name in trained)
     network.zero_grad()
+
+
+class Captioned:
+    """Four frames of noise, each of its own sequence."""
+
+    name, classes = "captioned", tuple(SCENE_CLASSES[:3])
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Sample:
+        image = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        return Sample(image, np.full((SIDE, SIDE), index % 3, np.uint8), f"{index}")
+
+    def sequence(self, index: int) -> str:
+        return f"{index}"
+
+    clip = sequence
+
+    def caption(self, index: int) -> str:
+        return WORDS[-1 - index]
+
+
+@pytest.mark.parametrize("name", ["contrastive", "supervised"])
+def test_a_resumed_stage_repeats_the_dropout_of_texts(tmp_path: Path, name: str) -> None:
+    folder, data = biomed_folder(tmp_path), Captioned()
+    settings = {"contrastive": ContrastiveConfig(steps=3, batch=2), "supervised": SupervisedConfig(steps=3, batch=2)}
+    recipe = Recipe(network=config_of(folder), **settings)  # type: ignore[arg-type]
+
+    def begun() -> GradientStage:
+        network = network_of(folder)
+        if name == "contrastive":
+            return Contrastive(network, [data], recipe)
+        return Supervised(network, Mixture([data], [1.0]), data.classes, recipe)
+
+    whole, resumed = begun(), begun()
+    whole.step(0)  # type: ignore[attr-defined]
+    state = deepcopy(whole.state())
+    resumed.load(state)
+    for stage in (whole, resumed):
+        stage.step(1)  # type: ignore[attr-defined]
+    weights = resumed.module.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in whole.module.state_dict().items())
 
 
 def test_portable_tokenizers_give_the_same_tokens(made: tuple[Path, ClipSegmenter]) -> None:

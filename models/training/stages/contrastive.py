@@ -16,7 +16,7 @@ from cliprl.models.data.image_mask_dataset import CaptionDataset
 from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training.losses import dhn_nce
 from cliprl.models.training.parallel import autocast, batch_share, device_of, world_size
-from cliprl.models.training.stages.gradient_stage import GradientStage
+from cliprl.models.training.stages.gradient_stage import GradientStage, seed_step
 
 
 class Contrastive(GradientStage):
@@ -56,6 +56,7 @@ class Contrastive(GradientStage):
 
     def step(self, index: int) -> Mapping[str, float]:
         """Train one batch."""
+        seed_step(self.seed, index)
         self.network.train()
         images, captions = self.batches(index)
         tokens = self.network.tokenize(captions)

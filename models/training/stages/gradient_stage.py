@@ -24,6 +24,11 @@ def cosine_rate(step: int, steps: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def seed_step(seed: int, index: int) -> None:
+    """Seed torch for a step by its number: a text encoder of transformers has dropout."""
+    torch.manual_seed(seed * 1_000_003 + index)
+
+
 def optimizer_step(optimizer: torch.optim.Optimizer, scheduler: Any, loss: Tensor, module: nn.Module) -> None:
     """Take one optimizer step on `loss`, with gradients averaged over all processes and clipped.
 

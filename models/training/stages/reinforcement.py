@@ -15,7 +15,7 @@ from cliprl.models.network.refiner import RefinerNetwork
 from cliprl.models.network.text import class_embeddings
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.parallel import device_of
-from cliprl.models.training.stages.gradient_stage import GradientStage
+from cliprl.models.training.stages.gradient_stage import GradientStage, seed_step
 from cliprl.models.training.stages.rollout import (
     AllowedClasses,
     Observation,
@@ -57,7 +57,7 @@ class Reinforcement(GradientStage):
 
     def step(self, index: int) -> Mapping[str, float]:
         """Train on one batch of rollouts."""
-        torch.manual_seed(self.seed * 1_000_003 + index)
+        seed_step(self.seed, index)
         observed, unroll = self._observe(self.batches(index)), self.growth.unroll(index)
         prior = simulate_prior(self.refiner, observed, self.text, unroll)
         transitions = rollout(self.refiner, observed, prior, self.text, self.truth, unroll, self.config)

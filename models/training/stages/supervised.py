@@ -21,7 +21,7 @@ from cliprl.models.network.text import sampled_embeddings
 from cliprl.models.training.curriculum import Curriculum
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast, device_of
-from cliprl.models.training.stages.gradient_stage import GradientStage
+from cliprl.models.training.stages.gradient_stage import GradientStage, seed_step
 
 
 class WeightAverage:
@@ -92,6 +92,7 @@ class Supervised(GradientStage):
 
     def step(self, index: int) -> Mapping[str, float]:
         """Train one batch."""
+        seed_step(self.seed, index)
         self.network.train()
         image, labels = (part.to(self.device, non_blocking=True) for part in self.batches(index))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
