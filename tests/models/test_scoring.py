@@ -416,3 +416,12 @@ def test_each_frame_is_told_how_it_went() -> None:
     book = Evaluator(CLASSES)
     assert [book.add(TOOL, found, "a") for found in (TOOL, EMPTY, row(1, 0, 0, 2))] == [1.0, 0.0, 0.25]
     assert book.add(EMPTY, EMPTY, "a") == 1.0
+
+
+def test_a_frame_is_scored_without_those_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts of all frames are gathered once, at the end: at each frame it would take time by their number squared."""
+    evaluator = Evaluator(CLASSES)
+    monkeypatch.setattr(ConfusionCounts, "_column", lambda counts, which: pytest.fail("all frames were gathered"))
+    for _ in range(2):
+        evaluator.add(row(1, 1, 0, 0), row(1, 0, 1, 0), "a")
+        assert evaluator.false_area() == pytest.approx(1 / 4)

@@ -56,6 +56,7 @@ class Evaluator:
         self.boundary = SurfaceDice(len(classes), tolerance)
         self.calibration = Calibration()
         self.consistency = TemporalConsistency(len(classes))
+        self._false_area = 0.0
 
     def add(self, truth: Labels, predicted: Labels, sequence: str) -> float:
         """Score a frame's prediction against its truth: labels uint8 (H, W), IGNORE in the truth where nothing is known.
@@ -64,14 +65,16 @@ class Evaluator:
         """
         self.boundary.add(truth, predicted, sequence)
         overlap, there, seen = self.counts.add(truth, predicted, sequence)[:, 1:]
-        self.instrument.add(self._is_instrument[truth], self._is_instrument[predicted], sequence)
+        common, known, called = self.instrument.add(
+            self._is_instrument[truth], self._is_instrument[predicted], sequence
+        )
+        self._false_area = float(called[1] - common[1]) / max(1, int(known.sum()))
         union = there + seen - overlap
         return float((overlap[union > 0] / union[union > 0]).mean()) if union.any() else 1.0
 
     def false_area(self) -> float:
         """Return the share of the last frame's pixels that are falsely called instrument."""
-        false, _ = _false_alarms(self.instrument)
-        return float(false[-1, 0]) / max(1, int(self.instrument.truth[-1].sum()))
+        return self._false_area
 
     def add_confidence(self, confidence: NDArray[np.floating], correct: NDArray[np.bool_], sequence: str) -> None:
         """Add the confidence and correctness of a frame's pixels, (n,) each."""
