@@ -104,6 +104,22 @@ def serve(variant: EngineVariant, cache: EngineCache, log: LogFunction = ignore_
     """Load a variant from the cache or build it. Raises EngineError, with the figures, if the accuracy gate refuses it."""
     fields = variant.fields()
     variant = replace(variant, sidecar=cache.folder / entry_name(fields))
+    try:
+        return _cached_or_built(variant, fields, cache, log)
+    except _UnloadableError as error:
+        # Whole, made for this machine, and yet it does not load: worth one more build.
+        log(f"{error}: compiling again")
+        cache.forget(fields)
+        return _cached_or_built(variant, fields, cache, log)
+
+
+class _UnloadableError(EngineError):
+    """A cached engine that does not load."""
+
+
+def _cached_or_built(
+    variant: EngineVariant, fields: Mapping[str, str], cache: EngineCache, log: LogFunction
+) -> CompiledBundle:
     compiled: list[CompiledBundle] = []
     made = cache.get_or_make(fields, lambda: _make(variant, log, compiled), log)
     if made.report["faults"]:
@@ -116,10 +132,7 @@ def serve(variant: EngineVariant, cache: EngineCache, log: LogFunction = ignore_
     try:
         return variant.load(made)
     except EngineError as error:
-        # Whole, made for this machine, and yet it does not load: worth one more build.
-        log(f"{error}: compiling again")
-        cache.forget(fields)
-        return variant.load(cache.get_or_make(fields, lambda: _make(variant, log, compiled), log))
+        raise _UnloadableError(str(error)) from error
 
 
 def _fastest_first(found: Iterable[EngineVariant], served: _Served) -> Iterator[EngineVariant]:

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from limits import file_size_limit
 
+from cliprl.engines import EngineError
 from cliprl.engines.bundle.manifest import sealed_text
 from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cache.engine_cache import EngineCache, entry_name
+from cliprl.engines.selection import load_engines
 
 FIELDS = {"bundle": "small", "backend": "openvino", "precision": "bf16", "openvino": "2026.4", "threads": "0"}
 MADE = StoredEntry({"one": bytes(range(256)) * 20, "two": b"refiner"}, {"seconds": 0.5, "faults": []})
@@ -276,3 +280,29 @@ def test_eight_processes_at_once_make_one_build(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(8)]
     assert [process.wait(timeout=120) for process in processes] == [0] * 8
     assert (tmp_path / "builds").read_text() == "x"
+
+
+@dataclass(frozen=True)
+class Unloadable:
+    """A variant whose engines never load."""
+
+    sidecar: Path | None = None
+    backend = SimpleNamespace(name="openvino")
+    precision = "bf16"
+
+    def fields(self) -> Mapping[str, str]:
+        return FIELDS
+
+    def load(self, made: StoredEntry) -> Any:
+        assert made.parts["one"]
+        raise EngineError("it does not load")
+
+
+def test_an_engine_built_anew_may_be_refused(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One from the cache does not load: what is built in its place is held to the reference too."""
+    stored(cache)
+    refused = StoredEntry({}, {"faults": ["encoder: 3.00% of labels agree, not 99%"]})
+    monkeypatch.setattr(load_engines, "_make", lambda *rest: refused)
+    variant: Any = Unloadable()
+    with pytest.raises(EngineError, match=r"refused by the accuracy gate: encoder: 3\.00%"):
+        load_engines.serve(variant, cache)
