@@ -115,6 +115,30 @@ def test_frames_without_annotations_are_counted(images: Path) -> None:
         assert (left_out_note(data) in label_notes([data], [], data.classes)) == bool(left_out)
 
 
+@pytest.mark.parametrize(
+    ("stated", "numbers"),
+    [
+        ("<size>4</size>", [0, 1, 2, 3]),
+        (
+            "<size>2</size><start_frame>1</start_frame><stop_frame>4</stop_frame><frame_filter>step=2</frame_filter>",
+            [1, 3],
+        ),
+        ("<size>9999999999</size>", [3]),
+        ("", [3]),
+    ],
+)
+def test_frames_of_a_track_file_without_shapes_count(images: Path, stated: str, numbers: list[int]) -> None:
+    track = '<track id="0" label="hook"><polygon frame="3" points="10,5;30,5;30,25"/></track>'
+    (images / "x.xml").write_text(cvat(track).replace("<task>", f"<task>{stated}"))
+    for number in range(5):
+        shutil.copy(images / "a.png", images / f"frame_{number:06d}.png")
+    data = open_dataset(f"cvat:{images / 'x.xml'}?empty=keep")
+    assert [data.image_file(i).stem for i in range(len(data))] == [f"frame_{n:06d}" for n in numbers]  # type: ignore[attr-defined]
+    assert [bool(data[i].labels.any()) for i in range(len(data))] == [n == 3 for n in numbers]
+    left_out = len(numbers) - 1
+    assert left_out_note(open_dataset(f"cvat:{images / 'x.xml'}")).startswith(f"note: {left_out} f" if left_out else "")
+
+
 def test_folders_tell_exports_of_one_name_apart(images: Path) -> None:
     sets = []
     for case, name in (("one", "_annotations.coco.json"), ("two", "_annotations.coco.json"), ("three", "case.1.json")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +17,8 @@ from cliprl.pipeline.sinks.shapes.run_lengths import from_cvat_runs
 
 _SHAPES = ("polygon", "mask")
 _MOST_DIGITS = 19
+# The most frames of a video, of ten days at 25 a second: a file may state any number.
+_MOST_FRAMES = 25 * 86_400 * 10
 _OTHERS = ("box", "polyline", "points", "ellipse", "cuboid", "skeleton")
 
 
@@ -28,7 +31,10 @@ _OTHERS = ("box", "polyline", "points", "ellipse", "cuboid", "skeleton")
     mark="*.cvat.xml",
 )
 class CvatDataset(AnnotationDataset):
-    """A file of CVAT. Frames of a video are named frame_NNNNNN; shapes with a higher z_order cover the others."""
+    """A file of CVAT. Frames of a video are named frame_NNNNNN; shapes with a higher z_order cover the others.
+
+    Frames of a video that have no shape are known from its number of frames, or from its first and last one and their step.
+    """
 
     def __init__(self, path: Path, **options: str) -> None:
         try:
@@ -49,6 +55,9 @@ class CvatDataset(AnnotationDataset):
             self._read_track(track, found)
         for image in root.iter("image"):
             self._read_image(image, found)
+        if tasks and root.find("image") is None:
+            for number in _video_frames(root):
+                self._video_frame(number, found)
         for frame in found.values():
             order = self._order[id(frame)]
             frame.annotations = [frame.annotations[i] for i in np.argsort(order, kind="stable").tolist()]
@@ -65,11 +74,15 @@ class CvatDataset(AnnotationDataset):
                     raise CliprlError(
                         f"{self._path}: {item} has a shape in frame '{index[:80]}': export the task again"
                     )
-                name = f"frame_{number:06d}"
-                frame = found.setdefault(
-                    name, AnnotatedFrame(name, f"frame {index}", sequence_of(self._path), self._size)
-                )
+                frame = self._video_frame(number, found)
                 self._add(frame, shape, track.get("label"), f"{self._path}: {item} in frame {index}")
+
+    def _video_frame(self, number: int, found: dict[str, AnnotatedFrame]) -> AnnotatedFrame:
+        """Return the frame of a video of this number; a new one has no annotations."""
+        name = f"frame_{number:06d}"
+        frame = found.setdefault(name, AnnotatedFrame(name, f"frame {number}", sequence_of(self._path), self._size))
+        self._order.setdefault(id(frame), [])
+        return frame
 
     def _read_image(self, image: ElementTree.Element, found: dict[str, AnnotatedFrame]) -> None:
         name, item = image.get("name", ""), f"image {image.get('id')}"
@@ -92,6 +105,20 @@ class CvatDataset(AnnotationDataset):
         make = _mask if shape.tag == "mask" else _polygon
         frame.annotations.append(make(label, shape, frame.size, where))
         self._order.setdefault(id(frame), []).append(_integer(shape.get("z_order", "0")) or 0)
+
+
+def _video_frames(root: ElementTree.Element) -> range:
+    """Return the numbers of the frames of a video task as its file states them; none if it does not, or if they are too many."""
+
+    def stated(name: str) -> int | None:
+        return _integer((next(root.iter(name), ElementTree.Element(name)).text or "").strip())
+
+    first, last, size = stated("start_frame") or 0, stated("stop_frame"), stated("size")
+    step = re.fullmatch(r"step=([1-9][0-9]{0,8})", (root.findtext(".//frame_filter") or "").replace(" ", ""))
+    every = int(step[1]) if step else 1
+    end = last + 1 if last is not None else first + every * (size or 0)
+    numbers = range(max(first, 0), end, every)
+    return numbers if len(numbers) <= _MOST_FRAMES else range(0)
 
 
 def _integer(text: str) -> int | None:
