@@ -11,6 +11,7 @@ seals the best candidate into the bundle: that with the largest mean gain among 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +35,7 @@ from cliprl.engines import (
 )
 from cliprl.engines.bundle.reference_outputs import reference_of
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.data.protocol import load_protocol
+from cliprl.models.data.protocol import ProtocolSet, load_protocol
 from cliprl.models.data.registry import DatasetContext, open_dataset
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
@@ -192,12 +193,9 @@ def choose_gate(
     context = study_command.study_context(set_, out)
     rows = list(card_rows(rules, [one.name for one in rules.choosing]))
     hashes = {name: value for name, value in opened.manifest.hashes.items() if name not in NOT_IN_ROWS}
-    path, key = out / RESULT, {"hashes": hashes, "every": every}
-    content = {one.name: study_command.content_of(one, context) for one in rules.choosing}
-    if any(content.values()):
-        key |= {"content": content}
+    path, key = out / RESULT, {"hashes": hashes, "every": every, "sets": _digest(rules.choosing, context)}
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found = kept["designs"] if kept and {name: kept[name] for name in key} == key else {}
+    found = kept["designs"] if {name: kept.get(name) for name in key} == key else {}
     tried = [one for one in designs(opened.manifest.steps) if not only or one.name in only]
     engines = load_engines(opened, precision="f32", threads=1)
     with ProgressDisplay.open(quiet) as display:
@@ -221,6 +219,12 @@ def choose_gate(
     typer.echo(f"chosen: {best or f'none, each costs a set more than {most_loss:g} points'}")
     if write and chosen and chosen.restoration:
         write_design(opened, chosen)
+
+
+def _digest(sets: Sequence[ProtocolSet], context: DatasetContext) -> str:
+    """Return a hash of the sets that a design is chosen by: of other sets nothing is kept."""
+    parts = [asdict(one) | {"content": study_command.content_of(one, context)} for one in sets]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def write_design(bundle: Bundle, design: Design) -> None:

@@ -75,3 +75,23 @@ def test_the_chosen_gate_is_sealed_into_the_bundle(tmp_path: Path) -> None:
     assert sealed.restoration is not None
     assert sealed.restoration.noise == found["restoration"]["noise"] == 0.12
     assert sealed.steps == open_bundle("small").manifest.steps
+
+
+@pytest.mark.parametrize("data", ["endovis2015:endovis2015?sequences=OP1", "laparoscopy:set"])
+def test_scores_on_sets_of_another_protocol_choose_nothing(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "masks").mkdir()
+    for folder in ("images", "masks"):
+        cv2.imwrite(str(tmp_path / "set" / folder / "a-frame-1.png"), np.zeros((64, 80), np.uint8))
+    scores = {"frames": 1, "steps": 0.0, "false_alarms": {"base": 0.0, "refined": 0.0}, "gain": 1.0}
+    monkeypatch.setattr(refiner_gate, "score_design", lambda *rest: scores)
+    own = tmp_path / "protocol.toml"
+    own.write_text(f"[[choosing]]\nname = 'a'\ndata = '{data}'\n[[reporting]]\nname = 'b'\ndata = 'empty:none.mp4'\n")
+    name = "noise above 0.12, brightness below 55, haze above 120"
+    command = ["--out", str(tmp_path), "--only", name, "--set", f"data.root={tmp_path}", "-q"]
+    for further in ([], ["--protocol", str(own)]):
+        done = CliRunner().invoke(refiner_gate.app, [*command, *further], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert list(json.loads((tmp_path / "refiner-gate.json").read_text())["designs"][name]) == ["a (chosen)"]
