@@ -174,9 +174,9 @@ class LiveCapture(threading.Thread):
         while not self._stopped.wait(backoff.next(longest) * random.uniform(0.5, 1)):
             try:
                 return self._open()
-            except CliprlError as error:
-                self.error = error
-                self._set_status(self._status.state, str(error))
+            except Exception as error:  # no error of a driver or library may end the capture without a word
+                self.error = error if isinstance(error, CliprlError) else self._unexpected(error)
+                self._set_status(self._status.state, str(self.error))
                 if not self._reconnect:
                     return None
                 denied = isinstance(error, SourceError) and error.problem is Problem.UNAUTHORISED
@@ -201,10 +201,13 @@ class LiveCapture(threading.Thread):
         except CliprlError as error:
             return error
         except Exception as error:  # no error of a driver or decoder may stop the display
-            return SourceError(f"{self.label}: {type(error).__name__}: {error}")
+            return self._unexpected(error)
         finally:
             self._reading = None
         return None
+
+    def _unexpected(self, error: Exception) -> SourceError:
+        return SourceError(f"{self.label}: {type(error).__name__}: {error}")
 
     def _end_error(self) -> CliprlError | None:
         return source_error(SourceError, Problem.ENDED, f"{self.label} has ended") if self.live else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,16 +48,26 @@ def read_playlist(name: str) -> str:
     """Return the beginning of a playlist, a file or at an http address; "" if it can't be read."""
     try:
         if name.startswith(("http://", "https://")):
-            from urllib.request import urlopen  # with the modules of HTTP and TLS, which no other input needs
-
-            with urlopen(name, timeout=_TIMEOUT) as answer:
-                data: bytes = answer.read(_LARGEST)
+            data = _download(name)
         else:
             with Path(name).open("rb") as file:
                 data = file.read(_LARGEST)
     except (OSError, ValueError):
         return ""
     return data.decode("utf-8", "replace")
+
+
+def _download(url: str) -> bytes:
+    """Return the beginning of what is at an http address. Raises OSError if it can't be read, such as one with a password."""
+    from http.client import HTTPException  # with the modules of HTTP and TLS, which no other input needs
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(url, timeout=_TIMEOUT) as answer:
+            data: bytes = answer.read(_LARGEST)
+    except HTTPException as error:  # of an address, or an answer, that is none of HTTP: not an OSError
+        raise OSError(errno.EPROTO, "no answer by HTTP") from error
+    return data
 
 
 def resolve(name: str, address: str) -> str:

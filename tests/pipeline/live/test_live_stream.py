@@ -401,6 +401,23 @@ def test_lost_camera_is_replaced_by_a_card_until_back(make: type[MakeOnGpu] | No
     assert watched.source.closed
 
 
+def test_unexpected_error_of_an_attempt_does_not_end_capture() -> None:
+    attempts = list[int]()
+
+    def connect() -> TestCamera:
+        attempts.append(len(attempts))
+        if len(attempts) == 1:
+            raise RuntimeError("a library failed")
+        return TestCamera()
+
+    capture = LiveCapture(connect, name="camera")
+    capture.start()
+    captured = capture.next(LIMIT)
+    capture.close()
+    assert captured is not None
+    assert len(attempts) == 2
+
+
 def test_without_reconnection_the_first_loss_is_the_last() -> None:
     source = TestCamera()
     stream = LiveStream(LiveCapture(TestCamera, source, name="camera", reconnect=False), Overlay(CLASSES))

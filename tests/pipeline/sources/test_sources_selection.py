@@ -196,6 +196,14 @@ def test_a_master_playlist_that_lists_itself_is_refused(variants: Path) -> None:
         open_source(variants)
 
 
+@pytest.mark.parametrize("address", ["http://user:secret@127.0.0.1/live.m3u8", "http://127.0.0.1:9/a b.m3u8"])
+def test_playlist_address_that_python_refuses_is_one_line(address: str) -> None:
+    """Python's HTTP takes no password and no blank in an address; libav does."""
+    with pytest.raises(CliprlError, match=r"^http://(\*\*\*@)?127.0.0.1") as caught:
+        open_source(address)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_master_playlist_that_is_refused_lists_its_variants(variants: Path) -> None:
     (variants.parent / "high.ts").write_bytes(b"no video" * 1000)
     with pytest.raises(CliprlError, match=r"name one of the variants .*low.m3u8 \(32x32 100 kbit/s\)"):
