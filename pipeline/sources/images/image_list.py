@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -77,14 +77,18 @@ def is_pattern(name: str) -> bool:
 
 
 def expand(pattern: str) -> list[Path]:
-    """The files of a pattern in natural order (2 before 10). Raises UsageError if there is none."""
+    """The files of a pattern in natural order (2 before 10). Raises UsageError if there is none.
+
+    The rest of a printf pattern is literal: "case [3]/%04d.png" is in a folder of that name.
+    """
     numbered = _PRINTF.search(pattern)
-    paths = [Path(p) for p in glob(_PRINTF.sub("*", pattern) if numbered else pattern)]
     if numbered:
-        number = rf"(\d{{{int(numbered[1] or 1)},}})"
-        wanted = re.compile(number.join(map(re.escape, _PRINTF.split(pattern)[::2])) + "$")
-        paths = [p for p in paths if wanted.match(str(p))]
-    files = sorted((p for p in paths if os.path.isfile(p)), key=_natural)
+        parts = _PRINTF.split(str(Path(pattern)))[::2]
+        wanted = re.compile(rf"(\d{{{int(numbered[1] or 1)},}})".join(map(re.escape, parts)))
+        names = [name for name in glob("*".join(map(escape, parts))) if wanted.fullmatch(name)]
+    else:
+        names = glob(pattern)
+    files = sorted((Path(name) for name in names if os.path.isfile(name)), key=_natural)
     folder = os.path.dirname(pattern)
     if not files and os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
         raise UsageError(f"the folder '{folder}' of {pattern} may not be read by this user: change its permissions")

@@ -53,6 +53,16 @@ def test_pictures_come_in_natural_order(numbered: Path, pattern: str) -> None:
     assert (source.info.time_base, source.info.rate, source.info.frames) == (Fraction(1, 25), 25, 12)
 
 
+def test_only_numbers_of_a_printf_pattern_vary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "case [3]").mkdir()
+    for number in range(3):
+        save(tmp_path / "case [3]" / f"{number:04d}.png", np.zeros((32, 48, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    for pattern in (tmp_path / "case [3]" / "%04d.png", "./case [3]/%04d.png", "case [3]//%d.png"):
+        with open_source(pattern) as source:
+            assert len(list(source)) == 3
+
+
 def test_digits_that_are_no_numbers_are_letters_of_a_name(tmp_path: Path) -> None:
     for name in ("10.png", "2.png", "1²3.png", "٣.png"):
         Image.new("RGB", (64, 48)).save(tmp_path / name)
