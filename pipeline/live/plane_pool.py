@@ -7,10 +7,17 @@ from sys import getrefcount
 
 from cliprl.pipeline.core.frame import Frame, Plane, allocate_planes
 
-# Reference count of an unused array of the pool: the pool's tuple, the loop variable, the argument of getrefcount.
-_FREE = 3
 # Largest number of pairs in the pool: more than displays and recorders that keep up ever hold. Further pairs are not reused.
 _MOST = 48
+
+
+def _references(pair: tuple[Plane, Plane]) -> tuple[int, int]:
+    luma, chroma = pair
+    return getrefcount(luma), getrefcount(chroma)
+
+
+# The reference counts of a pair that nothing else refers to. Measured: versions of Python count what is on the stack or do not.
+_FREE = _references(allocate_planes(2, 2))
 
 
 class PlanePool:
@@ -25,9 +32,9 @@ class PlanePool:
 
     def __call__(self, height: int, width: int) -> tuple[Plane, Plane]:
         """Return unused planes with undefined contents."""
-        for luma, chroma in self._pairs:
-            if getrefcount(luma) == _FREE and getrefcount(chroma) == _FREE and luma.shape == (height, width):
-                return luma, chroma
+        for pair in self._pairs:
+            if pair[0].shape == (height, width) and _references(pair) == _FREE:
+                return pair
         if self._pairs and self._pairs[0][0].shape != (height, width):
             self._pairs.clear()
         pair = allocate_planes(height, width)
