@@ -97,13 +97,14 @@ class Routes:
         values, peer = await json_object(request, self._pool), request.remote or ""
         if unknown := set(values) - {"token"}:
             raise bad_request(f"unknown key {quoted(min(unknown))}: send the token alone")
+        token = values.get("token")
+        # The right one before the limit: behind a proxy all peers are one, and a stranger could lock out the others.
+        if (response := self._access.login(token if isinstance(token, str) else "", request)) is not None:
+            return response
         if (wait := self._login_limit.wait(peer)) or self._refusals.value >= _REFUSALS:
             seconds = math.ceil(wait) or 1
             error = {"error": f"too many wrong tokens: try again in {seconds} s"}
             return web.json_response(error, status=429, headers={"Retry-After": str(seconds)})
-        token = values.get("token")
-        if (response := self._access.login(token if isinstance(token, str) else "", request)) is not None:
-            return response
         self._login_limit.count_failure(peer)
         with self._refusals:
             await asyncio.sleep(_REFUSAL_S)  # slows guessing down

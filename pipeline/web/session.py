@@ -11,7 +11,6 @@ time in ms of "clock"), then the JPEG.
 from __future__ import annotations
 
 import asyncio
-import json
 import struct
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from cliprl.engines import CliprlError
+from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.web.json_body import parse_object
 from cliprl.pipeline.web.limits import MessageBudget
 from cliprl.pipeline.web.media.channels import Channel
@@ -180,7 +180,7 @@ class ViewerSession:
             await peer.close()
 
     async def _send(self, value: dict[str, Any]) -> None:
-        await self._socket.send_str(json.dumps(value, ensure_ascii=False))
+        await self._socket.send_str(json_text(value))
 
 
 def _views(wanted: Any) -> list[str]:

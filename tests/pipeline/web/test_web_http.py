@@ -553,6 +553,23 @@ def test_nonsense_on_the_web_socket_harms_nobody(viewer: WebViewer, message: str
     asyncio.run(talk())
 
 
+def test_status_names_files_whose_names_are_not_utf_8(viewer: WebViewer, player: Player) -> None:
+    """Such as the folder of a recording that fails: its name in a note must not end the status."""
+    player.note = "can't record in 'op\udce9ration': free some space"
+
+    async def talk() -> str:
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"http://127.0.0.1:{viewer.port}/ws") as page:
+            while True:
+                message = await page.receive_json(timeout=LIMIT)
+                if (note := message.get("status", {}).get("note")) and "op" in note:
+                    return str(note)
+
+    try:
+        assert asyncio.run(talk()) == r"can't record in 'op\xe9ration': free some space"
+    finally:
+        player.note = ""
+
+
 def test_one_slow_image_at_a_time_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("cliprl.pipeline.web.session.time", SimpleNamespace(monotonic=lambda: now))

@@ -228,6 +228,8 @@ def test_only_so_many_wrong_tokens_are_answered(player: Player) -> None:
         assert status == 429
         assert "try again in" in json.loads(answer)["error"]
         assert get(viewer) == 200
+        status, _ = post(viewer, "/login", json.dumps({"token": viewer.token}).encode())
+        assert status == 200, "who has the token is not locked out by others of the same address"
 
 
 def test_peer_may_retry_later_and_others_at_once() -> None:
