@@ -14,7 +14,7 @@ from cliprl.pipeline.core.interfaces import OutputSpec, Sink, Source, StreamInfo
 from cliprl.pipeline.core.passthrough import without_audio
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.sinks.group_errors import check_sink
-from cliprl.pipeline.sinks.registry import is_h264_stream, is_stream, writes_files
+from cliprl.pipeline.sinks.registry import is_h264_stream, is_stream, sink_suffix, writes_files
 from cliprl.pipeline.sources import FrameSource, VideoSource, open_source
 from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.stdin import is_stdin
@@ -107,16 +107,15 @@ def open_live(
     policy = DisplayPolicy(options.max_age_ms, wait_ms if options.wait_ms is None else options.wait_ms, options.guard)
     style = overlay.style
     settings = Settings.of(style, overlay.classes, recording=options.recording)
-    if first is not None:
-        for target, opener in openers.items():  # a test run: a bad name is an error before the stream starts
-            sink = opener(target, OutputSpec(_displayed(first.info), overlay.classes))
-            check_sink(sink)
-            sink.close()
+    opened = {} if first is None else _tried(openers, OutputSpec(_displayed(first.info), overlay.classes))
     return LiveStream(
         capture,
         overlay,
         Supervisor(make_segmenter, len(overlay.classes), follow=FollowControl() if options.tracks else None),
-        tuple(_output(target, opener, capture, overlay, quality, log) for target, opener in openers.items()),
+        tuple(
+            _output(target, opener, opened.get(target), capture, overlay, quality, log)
+            for target, opener in openers.items()
+        ),
         recordings=recordings(options.record, lambda: capture.info) if options.record else (),
         controls=Controls(overlay.classes, settings),
         policy=policy,
@@ -141,9 +140,26 @@ def _playback(name: str, first: FrameSource | None, options: LiveOptions) -> Pla
     return Playback(first, open_at, repeats=options.repeats, waits=options.waits)
 
 
+def _tried(openers: Mapping[str, OutputOpener], spec: OutputSpec) -> dict[str, Sink]:
+    """Open each output, so that a bad name is an error before the stream starts. Return those to write to, which stay open.
+
+    These are pipes: the reader of one would take the end of a trial for that of the stream.
+    """
+    kept = {}
+    for target, opener in openers.items():
+        sink = opener(target, spec)
+        check_sink(sink)
+        if writes_files(target) and not _has_parts(target):
+            kept[target] = sink
+        else:
+            sink.close()
+    return kept
+
+
 def _output(
     target: str,
     opener: OutputOpener,
+    opened: Sink | None,
     capture: LiveCapture,
     overlay: Overlay,
     quality: Quality | None,
@@ -158,7 +174,7 @@ def _output(
         return opener(name, OutputSpec(_displayed(info_of(capture)), overlay.classes))
 
     return SinkThread(
-        lambda: open_part(target),
+        lambda: opened or open_part(target),
         name=redact(target),
         network=network,
         quality=quality if is_h264_stream(target) else None,
@@ -173,16 +189,16 @@ def _has_parts(target: str) -> bool:
 
 
 def next_part(target: str) -> str:
-    """Return the name of a further part of an output that nothing has: `out.part2.mkv`, `masks.part2/`, and so on."""
-    folder = target.endswith("/")
-    path = Path(target)
-    stem, dot, suffixes = path.name.partition(".") if path.name.lower().endswith(".coco.json") else (path.stem, "", "")
-    suffix = "" if folder else f"{dot}{suffixes}" or path.suffix
-    stem = path.name if folder else stem
+    """Return the name of a further part of an output that nothing has: `out.part2.mkv`, `masks.part2/`, and so on.
+
+    It ends as the target does, by which its kind is known: `out.part2.cvat.xml`, `out.part2.ids/`.
+    """
+    path, ending = Path(target), sink_suffix(target)
+    place = len(path.name) - len(ending.removesuffix("/"))
     for number in count(2):
-        part = path.with_name(f"{stem}.part{number}{suffix}")
+        part = path.with_name(f"{path.name[:place]}.part{number}{path.name[place:]}")
         if not os.path.lexists(part):
-            return f"{part}/" if folder else str(part)
+            return f"{part}/" if ending.endswith("/") else str(part)
     raise AssertionError("unreachable")
 
 

@@ -118,6 +118,12 @@ class SinkThread(threading.Thread):
         if self.network and not self.written:
             unanswered = CliprlError(f"no frame was sent to '{self.target}': it does not answer")
             self.failure = self.error or (unanswered if self.is_alive() else None)
+        elif self.is_alive() and not self.network:
+            self._lost += len(self._queue.clear())
+            late = CliprlError(
+                f"'{self.target}' was not complete {_CLOSE_TIMEOUT:g} s after the end: check its disk, or the reader of a pipe"
+            )
+            self.failure = self.failure or late
         missing = (
             f"{self.dropped} frames are missing in '{self.target}': the disk or the encoder is too slow, or has failed"
         )

@@ -97,12 +97,17 @@ def find_sink(target: str) -> SinkKind | None:
             return kind
         if target.startswith(kind.prefixes):
             return kind
-    if "://" in target:
-        return None
+    suffix = sink_suffix(target)
+    return next((kind for kind in kinds if suffix in kind.suffixes), None)
+
+
+def sink_suffix(target: str) -> str:
+    """The suffix by which a file or a folder is known, such as ".coco.json", ".ids/" or "/", in lower case; "" if by none."""
+    name = target.lower()
     if not target.endswith("/") and os.path.isdir(target):
-        lower += "/"
-    found = [(len(suffix), kind) for kind in kinds for suffix in kind.suffixes if lower.endswith(suffix)]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+        name += "/"
+    found = [] if "://" in target else [s for kind in SINKS for s in kind.suffixes if name.endswith(s)]
+    return max(found, key=len, default="")
 
 
 def is_stream(target: str) -> bool:

@@ -54,6 +54,7 @@ class Recording(threading.Thread):
         super().__init__(name=f"record {kind}", daemon=True)
         self.kind, self.faults = kind, 0
         self.error: CliprlError | None = None
+        self._late: CliprlError | None = None
         self._last_error = ""
         self._options, self._info = options, info
         self._encoding = options.encoding(f"the {kind} recording")
@@ -73,7 +74,7 @@ class Recording(threading.Thread):
     @property
     def failure(self) -> CliprlError | None:
         """The present fault: the run has failed if it ends with it."""
-        return self.error
+        return self.error or self._late
 
     @property
     def takes_frames(self) -> bool:
@@ -151,6 +152,12 @@ class Recording(threading.Thread):
             self._wake.notify_all()
         if self.is_alive():
             self.join(_CLOSE_TIMEOUT)
+        if self.is_alive():
+            self._given_up += sum(frame is not None for frame in self._queue.clear())
+            self._late = CliprlError(
+                f"the {self.kind} recording in '{self._folder}' was not complete {_CLOSE_TIMEOUT:g} s after the end: "
+                "check its disk"
+            )
 
     def run(self) -> None:
         """Write until `close`, and try again after faults."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import av
 import pytest
 from limits import file_size_limit
 from live_camera import HEIGHT, WIDTH, TestCamera, number_in
-from live_faults import CLASSES
+from live_faults import CLASSES, Make
 
 from cliprl.engines import CliprlError
 from cliprl.pipeline import OutputSpec, Overlay, open_sink
@@ -24,9 +25,10 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.live import sink_thread
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import StreamClock
-from cliprl.pipeline.live.factory import next_part
+from cliprl.pipeline.live.factory import LiveOptions, next_part, open_live
 from cliprl.pipeline.live.sink_thread import SinkThread, ThreadedSink
 from cliprl.pipeline.live.stream import LiveStream
+from cliprl.pipeline.sinks.registry import SINKS, find_sink
 from cliprl.pipeline.stream.stream import Stream
 
 LIMIT = 60.0  # seconds after which a test gives up
@@ -132,9 +134,60 @@ def test_run_with_output_fault_continues_and_fails_at_end(tmp_path: Path) -> Non
 def test_a_further_part_has_a_name_that_nothing_bears(tmp_path: Path) -> None:
     (tmp_path / "a.part2.mkv").touch()
     (tmp_path / "m.part2").mkdir()
-    names = {"a.mkv": "a.part3.mkv", "b.coco.json": "b.part2.coco.json", "c.jsonl": "c.part2.jsonl", "m/": "m.part3/"}
+    (tmp_path / "n").mkdir()
+    names = {"a.mkv": "a.part3.mkv", "A.MKV": "A.part2.MKV", "m/": "m.part3/", "n": "n.part2/"}
     for name, part in names.items():
         assert next_part(f"{tmp_path}/{name}") == f"{tmp_path}/{part}"
+
+
+def test_further_part_is_of_the_same_kind(tmp_path: Path) -> None:
+    suffixes = [suffix for kind in SINKS for suffix in kind.suffixes]
+    assert {".cvat.xml", ".report.json", ".ids/"} <= set(suffixes)
+    for suffix in suffixes:
+        target = f"{tmp_path}/a.b{suffix}"
+        assert next_part(target) == f"{tmp_path}/a.b.part2{suffix}"
+        assert find_sink(next_part(target)) is find_sink(target)
+
+
+def test_output_not_complete_in_time_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    class Stuck(BaseSink):
+        def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
+            released.wait(LIMIT)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(sink_thread, "_CLOSE_FAULTY", 0.1)
+    monkeypatch.setattr(sink_thread, "_CLOSE_TIMEOUT", 0.2)
+    output = SinkThread(Stuck, name="out.mkv")
+    output.start()
+    camera = TestCamera(live=False)
+    for _ in range(3):
+        frame = camera.read()
+        assert frame is not None
+        output.put(frame, None)
+    until = time.monotonic() + LIMIT
+    while len(output._queue) > 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    output.close()
+    released.set()
+    assert output.dropped == 2
+    assert "'out.mkv' was not complete" in str(output.failure)
+
+
+def test_reader_of_a_pipe_gets_one_whole_stream(tmp_path: Path) -> None:
+    pipe, got = tmp_path / "out.jsonl", list[str]()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()), daemon=True)
+    reader.start()
+    overlay, source = Overlay(CLASSES), TestCamera(10)
+    stream = open_live(
+        "camera", source, overlay, Make(), {str(pipe): open_sink}, LiveOptions(reconnect=False), network="test"
+    )
+    stream.run()
+    reader.join(LIMIT)
+    assert len(got[0].splitlines()) == 1 + stream.written[0] > 1, "a header, and a line for each frame"
 
 
 def test_full_queue_drops_oldest_or_refuses_new_item() -> None:

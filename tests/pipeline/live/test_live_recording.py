@@ -34,6 +34,7 @@ from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.clock import TIME_BASE
 from cliprl.pipeline.live.controls import Controls, Settings
 from cliprl.pipeline.live.display_loop import DisplayPolicy
+from cliprl.pipeline.live.recording import recorder as recorder_module
 from cliprl.pipeline.live.recording import segments as segments_module
 from cliprl.pipeline.live.recording.recorder import QUEUED_FRAMES, Recording, RecordOptions, recordings
 from cliprl.pipeline.live.recording.segments import SegmentWriter
@@ -380,6 +381,31 @@ def test_failing_file_output_counts_and_reports_missing_frames(tmp_path: Path) -
     assert output.remark == "no room"
     assert output.dropped == 2
     assert "2 frames are missing in 'out.mp4'" in output.notes[-1]
+
+
+def test_recording_not_complete_in_time_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs must not end as a run that has recorded all."""
+    hangs, released = threading.Event(), threading.Event()
+
+    def write(self: SegmentWriter, frame: Frame) -> None:
+        hangs.set()
+        released.wait(LIMIT)
+
+    monkeypatch.setattr(SegmentWriter, "write", write)
+    monkeypatch.setattr(recorder_module, "_CLOSE_TIMEOUT", 0.1)
+    (recording,) = recordings(RecordOptions(tmp_path, "raw"), lambda: INFO)
+    recording.start()
+    recording.switch(True)
+    camera = TestCamera(live=False)
+    for _ in range(3):
+        frame = camera.read()
+        assert frame is not None
+        recording.add(frame)
+    assert hangs.wait(LIMIT)
+    recording.close()
+    assert recording.missed == 3
+    assert f"the raw recording in '{tmp_path}' was not complete" in str(recording.failure)
+    released.set()
 
 
 def test_unwritable_place_is_reported_at_once(tmp_path: Path) -> None:
