@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError, UsageError
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane
 from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec
+from cliprl.pipeline.core.nv12 import recolor
 from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.sinks.registry import EncoderSettings, register_sink
 from cliprl.pipeline.sinks.video.encoder import DEFAULT_RATE
@@ -25,7 +27,7 @@ _REMEDY = "'sudo modprobe v4l2loopback' makes one that takes frames"
 
 
 class VirtualCamera(BaseSink):
-    """Writes uncompressed frames (I420) to the output device `path`, of the first frame's size and turned upright.
+    """Writes uncompressed frames (I420) to the output device `path`, of the first frame's size, upright, in limited range.
 
     Raises UsageError if there is no such device, CliprlError if it takes no frames, as a real camera doesn't.
     """
@@ -41,6 +43,11 @@ class VirtualCamera(BaseSink):
     def write(self, frame: Frame, segmentation: Segmentation | None) -> None:
         """Write one frame."""
         luma, chroma = (np.rot90(plane, frame.rotation // 90) for plane in (frame.luma, frame.chroma))
+        if (
+            frame.color.full_range
+        ):  # what opens a camera takes Y'CbCr for limited range, as V4L2 states where it states none
+            luma, chroma = luma.copy(), chroma.copy()
+            recolor(luma, chroma, frame.color, ColorSpace(frame.color.matrix))
         try:
             if self._stream is None:
                 self._open(luma.shape[0] // 2 * 2, luma.shape[1] // 2 * 2)
@@ -68,7 +75,7 @@ class VirtualCamera(BaseSink):
         height, width = self._picture.height, self._picture.width
         if (len(luma) // 2 * 2, luma.shape[1] // 2 * 2) != (height, width):
             upright = np.ascontiguousarray(luma), np.ascontiguousarray(chroma)
-            luma, chroma = letterbox(*upright, height, width, frame.color)
+            luma, chroma = letterbox(*upright, height, width, ColorSpace(frame.color.matrix))
         self._picture.make_writable()
         planes = (luma, chroma[..., 0], chroma[..., 1])
         for plane, values in zip(self._picture.planes, planes, strict=True):

@@ -26,6 +26,7 @@ from waiting import until
 
 from cliprl.engines import CliprlError, UsageError
 from cliprl.pipeline import OutputSpec, Overlay, StreamInfo, open_sink, open_source
+from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.live.broadcast import DisplayedFrame, SourceState
 from cliprl.pipeline.live.capture import LiveCapture
 from cliprl.pipeline.live.sink_thread import SinkThread
@@ -409,6 +410,25 @@ def test_virtual_camera_gets_displayed_frames_upright_in_one_size(
     np.testing.assert_array_equal(luma[1], frame.luma[::-1, ::-1])
     assert set(chroma[0, : HEIGHT * WIDTH // 4]) == {90}
     assert set(chroma[0, HEIGHT * WIDTH // 4 :]) == {160}
+
+
+def test_virtual_camera_gives_limited_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = tmp_path / "video9"
+    stored.touch()
+    monkeypatch.setattr(sink_camera, "_FORMAT", "rawvideo")
+    monkeypatch.setattr(sink_camera.stat, "S_ISCHR", lambda mode: True)
+    frame = TestCamera().read()
+    assert frame is not None
+    frame.color = ColorSpace("bt601", full_range=True)
+    frame.luma[:, :100], frame.luma[:, 100:], frame.chroma[:] = 0, 255, 255
+    before = frame.luma.copy(), frame.chroma.copy()
+    with sink_camera.VirtualCamera(stored, OutputSpec(TestCamera().info, CLASSES)) as camera:
+        camera.write(frame, None)
+    image = np.fromfile(stored, np.uint8)
+    assert set(image[: HEIGHT * WIDTH]) == {16, 235}
+    assert set(image[HEIGHT * WIDTH :]) == {240}
+    for plane, kept in zip((frame.luma, frame.chroma), before, strict=True):
+        np.testing.assert_array_equal(plane, kept)
 
 
 def test_missing_or_unsuitable_device_is_error_with_remedy() -> None:
