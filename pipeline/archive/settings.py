@@ -114,9 +114,9 @@ class ArchiveSettings:
 
 
 def output_names(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the files that `--outputs` names: kinds, or names such as overlay.mkv, with commas between them.
+    """Return the names of the files that `--outputs` names, each once: kinds, or names such as overlay.mkv, with commas.
 
-    Raises UsageError for an unknown kind, and for two outputs of one name.
+    Raises UsageError for an unknown kind, and where none is named.
     """
     found = [_output_name(part.strip()) for word in words for part in word.split(",") if part.strip()]
     if not found:
