@@ -79,8 +79,13 @@ def _font() -> cv2.FontFace:
     return cv2.FontFace(_FONT_NAME)
 
 
+def drawable(text: str) -> str:
+    """Return a text with the bytes of a name that are not UTF-8 as \\udce9: on those OpenCV crashes, and the program with it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _text_width(text: str, size: int) -> int:
-    box: Sequence[int] = cv2.getTextSize((0, 0), text, (0, 0), _font(), size, _FONT_WEIGHT)
+    box: Sequence[int] = cv2.getTextSize((0, 0), drawable(text), (0, 0), _font(), size, _FONT_WEIGHT)
     return int(box[0] + box[2])
 
 
@@ -106,7 +111,7 @@ class _Canvas:
         """A line of text."""
         top = max(baseline - size, 0)
         mask = np.zeros((min(size * 3 // 2, len(self._alpha) - top), self._alpha.shape[1] - left), np.uint8)
-        cv2.putText(mask, text, (0, baseline - top), (255,), _font(), size, _FONT_WEIGHT)
+        cv2.putText(mask, drawable(text), (0, baseline - top), (255,), _font(), size, _FONT_WEIGHT)
         self._cover(left, top, mask * np.float32(1 / 255), _TEXT)
 
     def _cover(self, left: int, top: int, opacity: NDArray[np.float32], rgb: tuple[int, int, int]) -> None:

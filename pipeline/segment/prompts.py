@@ -31,9 +31,11 @@ class Prompt:
 def parse_prompt(text: str) -> Prompt:
     """Read "[NAME=]PHRASE[, PHRASE…] [#RRGGBB]". Without a name, the first phrase is it, with hyphens for spaces.
 
-    Raises UsageError for an empty name or phrase, and a color that is none.
+    Raises UsageError for an empty name or phrase, a color that is none, and bytes that are no text.
     """
     found = _COLOR.search(text)
+    if text.encode("utf-8", "replace").decode() != text:
+        raise UsageError(f"prompt {text!r} is not UTF-8: give it in the encoding of this terminal")
     if not found and "#" in text:
         raise UsageError(
             f"prompt '{text}' has a '#' without a color: end it with six hexadecimal digits, as in #FF8800"

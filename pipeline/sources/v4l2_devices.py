@@ -30,7 +30,9 @@ def list_devices(system: Path = _SYSTEM) -> list[V4l2Device]:
     found = []
     for entry in system.glob("video*") if system.is_dir() else ():
         label = entry / "name"
-        found.append(V4l2Device(f"/dev/{entry.name}", label.read_text().strip() if label.exists() else ""))
+        found.append(
+            V4l2Device(f"/dev/{entry.name}", label.read_text(errors="replace").strip() if label.exists() else "")
+        )
     return sorted(found, key=lambda device: int(re.sub(r"\D", "", device.path) or 0))
 
 

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cliprl.pipeline.overlay.text import drawable
+
 _GAP = 4  # pixels between two images
 _WEIGHT = 500
 
@@ -41,7 +43,7 @@ def _font() -> cv2.FontFace:
 
 
 def _width(text: str, size: int) -> int:
-    box: Sequence[int] = cv2.getTextSize((0, 0), text, (0, 0), _font(), size, _WEIGHT)
+    box: Sequence[int] = cv2.getTextSize((0, 0), drawable(text), (0, 0), _font(), size, _WEIGHT)
     return int(box[0] + box[2])
 
 
@@ -63,7 +65,7 @@ def panel(rows: tuple[tuple[str, ...], ...], size: int) -> NDArray[np.uint8]:
 
 def _write(image: NDArray[np.uint8], text: str, left: int, baseline: int, size: int) -> None:
     mask = np.zeros(image.shape[:2], np.uint8)
-    cv2.putText(mask, text, (left, baseline), (255,), _font(), size, _WEIGHT)
+    cv2.putText(mask, drawable(text), (left, baseline), (255,), _font(), size, _WEIGHT)
     share = mask[..., None] / np.float32(255)
     image[..., :3] = np.rint(image[..., :3] * (1 - share) + 240 * share)
     np.maximum(image[..., 3], mask, out=image[..., 3])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import CliprlError
+from cliprl.pipeline.overlay.text import drawable
 from cliprl.pipeline.window.layout import ImageBox
 
 with warnings.catch_warnings():
@@ -50,7 +51,7 @@ class SdlWindow:
             raise CliprlError(_NO_WINDOW.format("there is no display"))
         flags = sdl2.SDL_WINDOW_RESIZABLE | sdl2.SDL_WINDOW_ALLOW_HIGHDPI
         anywhere = sdl2.SDL_WINDOWPOS_CENTERED
-        self._window = sdl2.SDL_CreateWindow(title.encode(), anywhere, anywhere, *_start_size(), flags)
+        self._window = sdl2.SDL_CreateWindow(drawable(title).encode(), anywhere, anywhere, *_start_size(), flags)
         self._check(bool(self._window))
         self._renderer = sdl2.SDL_CreateRenderer(self._window, -1, 0)
         self._check(bool(self._renderer))

@@ -18,6 +18,8 @@ from cliprl.pipeline.core.segmentation import Segmentation
 from cliprl.pipeline.core.viewport import Viewport, circle_viewport, full_viewport, inside_cells
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.style import Style
+from cliprl.pipeline.overlay.text import status_patch
+from cliprl.pipeline.window.layout import panel
 
 NETWORK, GRID = (256, 320), (64, 80)
 COLORS = [ColorSpace(matrix, full_range) for matrix in WEIGHTS for full_range in (False, True)]
@@ -111,6 +113,13 @@ def test_background_keeps_every_bit(size: tuple[int, int]) -> None:
     touched = changed(before, frame)
     assert not touched[: size[0] // 2 - 4].any()
     assert touched[size[0] // 2 + 4 :].mean() > 0.9
+
+
+def test_text_that_is_not_utf_8_is_drawn() -> None:
+    """OpenCV crashes on it: a name of a file or a folder may stand in a status line, on a card or in the window."""
+    wanted, given = (status_patch(text, 18, ColorSpace()) for text in ("rec\\udce9", "rec\udce9"))
+    np.testing.assert_array_equal(given.luma_add, wanted.luma_add)
+    np.testing.assert_array_equal(panel((("rec\udce9",),), 18), panel((("rec\\udce9",),), 18))
 
 
 def test_opacity_zero_keeps_every_bit_text_and_all() -> None:

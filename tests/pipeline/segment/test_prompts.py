@@ -249,6 +249,12 @@ def test_prompt_of_the_maximum_length_is_read(bundle: Bundle) -> None:
         with_prompts(bundle, ["x=" + "a " * (room + 1)])
 
 
+@pytest.mark.parametrize("text", ["gr\udce9f", "gr\udce9f=grasper", "grasper=gr\udce9f #102030"])
+def test_prompt_that_is_not_utf_8_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"prompt '.*gr\\udce9f.*' is not UTF-8"):
+        parse_prompt(text)
+
+
 @given(name=st.text("abc -", min_size=1), phrases=st.lists(st.text("xyz '", min_size=1), min_size=1, max_size=3))
 def test_what_is_written_is_what_is_read(name: str, phrases: list[str]) -> None:
     written = f"{name}={','.join(phrases)} #102030"

@@ -363,6 +363,9 @@ def test_cameras_are_listed_and_found_by_name(system: Path) -> None:
     with pytest.raises(UsageError, match=r"no camera is called 'x': use one of Webcam \(/dev/video2\); Endoscope"):
         find_device("x", system)
     assert list_devices(system / "none") == []
+    # A driver cuts the name after 31 bytes, also within a character.
+    (system / "video2" / "name").write_bytes("Kamera für Ärzte".encode()[:-4] + b"\xc3\n")
+    assert find_device("kamera", system) == "/dev/video2"
 
 
 @pytest.mark.parametrize(
