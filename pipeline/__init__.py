@@ -1,59 +1,26 @@
-"""Real-time segmentation overlays on video: sources, segmenter, overlay, sinks and the streams that run them."""
+"""Real-time segmentation overlays on video: sources, segmenter, overlay, sinks and the streams that run them.
+
+The public names are those of `public.py`. The first use of one imports them all, so that `cliprl-stream`, which imports modules
+of the package, can load the networks meanwhile.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import cliprl.engines  # noqa: F401 - before all libraries
-from cliprl.pipeline.core.buffers import FrameRing
-from cliprl.pipeline.core.color import ColorSpace
-from cliprl.pipeline.core.frame import Frame, FrameContext, Stage
-from cliprl.pipeline.core.interfaces import BaseSink, OutputSpec, Sink, Source, StreamInfo, VideoStream
-from cliprl.pipeline.core.segmentation import Segmentation
-from cliprl.pipeline.core.statistics import Latency, Summary
-from cliprl.pipeline.core.viewport import Viewport
-from cliprl.pipeline.devices.device import Device, open_device
-from cliprl.pipeline.overlay.class_statistics import ClassStatistics, class_statistics
-from cliprl.pipeline.overlay.overlay import Overlay
-from cliprl.pipeline.overlay.palette import overlay_classes
-from cliprl.pipeline.overlay.style import Style
-from cliprl.pipeline.overlay.upsample import labels_at_frame
-from cliprl.pipeline.segment.prompts import with_prompts
-from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult
-from cliprl.pipeline.segment.segmenter import Segmenter
-from cliprl.pipeline.sinks import open_sink
-from cliprl.pipeline.sinks.frame_image import image_of_frame
-from cliprl.pipeline.sources import open_source
-from cliprl.pipeline.sources.images.array_frame import frame_of_image
-from cliprl.pipeline.stream.stream import Stream
 
-__all__ = [
-    "BaseSink",
-    "ClassStatistics",
-    "ColorSpace",
-    "Device",
-    "Frame",
-    "FrameContext",
-    "FrameRing",
-    "Latency",
-    "OutputSpec",
-    "Overlay",
-    "RefinementLoop",
-    "RefinementResult",
-    "Segmentation",
-    "Segmenter",
-    "Sink",
-    "Source",
-    "Stage",
-    "Stream",
-    "StreamInfo",
-    "Style",
-    "Summary",
-    "VideoStream",
-    "Viewport",
-    "class_statistics",
-    "frame_of_image",
-    "image_of_frame",
-    "labels_at_frame",
-    "open_device",
-    "open_sink",
-    "open_source",
-    "overlay_classes",
-    "with_prompts",
-]
+if TYPE_CHECKING:
+    from cliprl.pipeline.public import *
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__all__" or not name.startswith("_"):
+        public = import_module(f"{__name__}.public")
+        globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+        if name in globals():  # modules of the package too, which this has imported
+            return globals()[name]
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *import_module(f"{__name__}.public").__all__})

@@ -32,7 +32,7 @@ from rich.progress import track
 from cliprl.bench.fixtures.fuzz_inputs import SEEDS, make_seed, mutate
 from cliprl.bench.harness.registry import app
 from cliprl.engines import CliprlError
-from cliprl.engines.cli.cli_runner import error_console
+from cliprl.engines.cli.console import error_console
 
 # Limits of one file's process: seconds, bytes of address space.
 TIME_LIMIT, MEMORY_LIMIT = 30.0, 4 << 30

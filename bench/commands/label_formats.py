@@ -29,7 +29,7 @@ from cliprl.bench.fixtures import label_readers
 from cliprl.bench.fixtures.timecode import draw_number, read
 from cliprl.bench.harness.registry import app
 from cliprl.engines import ClassSpec
-from cliprl.engines.cli.cli_runner import error_console
+from cliprl.engines.cli.console import error_console
 from cliprl.models.data.image_mask_dataset import sample_name
 from cliprl.models.data.label_mapping import UNLABELLED
 from cliprl.models.data.registry import open_dataset

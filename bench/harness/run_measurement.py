@@ -15,7 +15,7 @@ from cliprl.bench.harness.result import UNFINISHED, Result, check_place
 from cliprl.bench.harness.result_session import ResultSession, unfinished_path
 from cliprl.bench.harness.table import format_result
 from cliprl.bench.harness.timing import BenchJob
-from cliprl.engines.cli.cli_runner import error_console
+from cliprl.engines.cli.console import error_console
 from cliprl.engines.cli.signals import on_ending_signals
 
 

@@ -129,6 +129,26 @@ class EngineCache:
             log(_difference(nearest, fields))
 
 
+class NotCachedError(Exception):
+    """An entry that a `ReadOnlyCache` does not have."""
+
+
+class ReadOnlyCache(EngineCache):
+    """A cache that makes, stores and drops no entry."""
+
+    def get_or_make(
+        self, fields: Mapping[str, str], make: Callable[[], StoredEntry], log: LogFunction = ignore_message
+    ) -> StoredEntry:
+        """The entry made for exactly these fields. Raises NotCachedError if there is none."""
+        found = self.read(fields)
+        if found is None:
+            raise NotCachedError(entry_name(fields))
+        return found
+
+    def forget(self, fields: Mapping[str, str]) -> None:
+        """Do nothing."""
+
+
 def entry_name(fields: Mapping[str, str]) -> str:
     """The name of the entry for these fields: readable in front, a hash of all fields behind."""
     digest = hashlib.sha256(json.dumps(dict(fields), sort_keys=True).encode()).hexdigest()

@@ -17,7 +17,7 @@ from cliprl.engines.bundle.bundle import IMAGE, INT8_ENCODER, Bundle, open_bundl
 from cliprl.engines.bundle.input_size import size_of, size_text, with_input_size
 from cliprl.engines.bundle.reference_outputs import DRAWN_KEY, reference_of
 from cliprl.engines.cache.engine_cache import EngineCache
-from cliprl.engines.cli.cli_runner import error_console, reporting_errors
+from cliprl.engines.cli.console import error_console, reporting_errors
 from cliprl.engines.errors import EngineError, UsageError, explained
 from cliprl.engines.selection.accuracy_gate import Comparison
 from cliprl.engines.selection.engine_variant import EngineVariant, compare_with_reference, engine_variants

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import error_console
 from cliprl.models.data.registry import dataset_kinds, describe_kinds
 from cliprl.models.evaluation.study_command import InputSizeOption, QuietOption
 from cliprl.pipeline.cli.class_options import ExemplarOption, PromptOption

@@ -13,7 +13,8 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from cliprl.engines import CliprlError, UsageError, explained, naming_parts
-from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import error_console
 
 
 class _LabelGroup(TyperGroup):

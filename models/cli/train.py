@@ -12,7 +12,8 @@ import typer.core
 from rich.console import Console
 from rich.table import Table
 
-from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import error_console
 
 
 class RecipeGroup(typer.core.TyperGroup):

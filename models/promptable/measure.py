@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from cliprl.engines import Bundle, UsageError, open_bundle
 from cliprl.engines.bundle.bundle import file_hash
 from cliprl.engines.bundle.manifest import MANIFEST
-from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import error_console
 from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.registry import DatasetContext, open_dataset, portable_lines
 from cliprl.models.data.sample import instrument_classes

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from cliprl.engines import Bundle, UsageError, open_bundle, seal_bundle
 from cliprl.engines.bundle.bundle import PROMPT_HEAD
-from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import error_console
 from cliprl.engines.promptable.head import held_mask, hold_clicks
 from cliprl.engines.promptable.hints import cell_descriptors, hint_maps
 from cliprl.engines.promptable.prompt_maps import prompt_maps

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cliprl.engines.cli.cli_runner import error_console
+from cliprl.engines.cli.console import error_console
 from cliprl.models.training.checkpoint import TrainingStage
 from cliprl.models.training.throughput import Throughput
 

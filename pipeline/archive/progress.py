@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from cliprl.engines.cli.cli_runner import error_console
+from cliprl.engines.cli.console import error_console
 from cliprl.pipeline.archive.driver import VideoOutcome
 from cliprl.pipeline.sinks.json_text import readable
 

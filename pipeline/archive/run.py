@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from cliprl.engines import CliprlError, UsageError, available_cpus
-from cliprl.engines.cli.cli_runner import error_console
+from cliprl.engines.cli.console import error_console
 from cliprl.engines.cli.signals import stopping_on_signals
 from cliprl.pipeline.archive.driver import ArchiveDriver, WorkerPool
 from cliprl.pipeline.archive.jobs import Listing, find_videos
@@ -24,7 +24,7 @@ from cliprl.pipeline.archive.settings import EVENTS, ArchiveSettings
 from cliprl.pipeline.archive.summary import PAGE, ArchiveSummary, summary_page
 from cliprl.pipeline.archive.table import NO_PARQUET, TABLE, has_parquet, merge_parts, part_is_whole, write_part
 from cliprl.pipeline.archive.worker import NO_SPACE, WorkerSetup
-from cliprl.pipeline.cli.label_options import writes_frames
+from cliprl.pipeline.cli.outputs import writes_frames
 from cliprl.pipeline.devices.device import device_opener
 from cliprl.pipeline.sinks.json_text import json_text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from cliprl.pipeline.cli.correction_options import CorrectionOptions, Correction
 from cliprl.pipeline.cli.label_options import ExportFrames, FrameNames, Names, Polygons
 
 if TYPE_CHECKING:
+    from cliprl.engines.selection.early_load import EarlyLoad
     from cliprl.pipeline.cli.run_options import StreamOptions
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -48,6 +50,11 @@ class _StreamCommand(TyperCommand):
                     "as in 127.0.0.1:8088; otherwise give one INPUT only"
                 ) from None
             raise
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Format as typer does, with the kinds of inputs and outputs listed."""
+        option.list_kinds(self.params)
+        super().format_help(ctx, formatter)
 
 
 @app.command(
@@ -114,10 +121,28 @@ def stream(
     version: option.Version = False,
 ) -> None:
     """Run the command. Its help describes the options."""
+    given = locals()
+    networks = _early_load(given)
     from cliprl.pipeline.cli.run import run
 
-    options = _stream_options(locals())
-    raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose))
+    options = _stream_options(given)
+    raise typer.Exit(run(options, json_output=json_, quiet=quiet, verbose=verbose, networks=networks))
+
+
+def _early_load(given: Mapping[str, Any]) -> EarlyLoad | None:
+    """Begin to load the networks of a run of a file on the CPU; None if other options decide which ones these are.
+
+    Another run opens its bundle later: it loads them in another process, or for other classes or another input size.
+    """
+    others = (
+        given["web"] is not None,
+        *(given[name] for name in ("window", "record", "prompt", "exemplar", "input_size")),
+    )
+    if given["device"] != "cpu" or any(others) or not os.path.isfile(given["source"]):
+        return None
+    from cliprl.engines.selection.early_load import EarlyLoad
+
+    return EarlyLoad(given["bundle"], precision=given["precision"], threads=given["threads"])
 
 
 def _stream_options(given: Mapping[str, Any]) -> StreamOptions:

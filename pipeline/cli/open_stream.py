@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from cliprl.engines import Bundle, ClassSpec, UsageError
 from cliprl.engines.cli.signals import call_interruptibly, interruptible
+from cliprl.engines.selection.early_load import EarlyLoad
 from cliprl.pipeline.cli.class_selection import fit_to_source, open_with_classes
 from cliprl.pipeline.cli.correction_options import open_corrections
-from cliprl.pipeline.cli.label_options import check_label_style, writes_frames
-from cliprl.pipeline.cli.outputs import Outputs
+from cliprl.pipeline.cli.outputs import Outputs, check_label_style, writes_frames
 from cliprl.pipeline.cli.run_options import MARK_FRAMES, StreamOptions, describe_run, status_line
 from cliprl.pipeline.cli.viewers import tidy_recordings, watchable, web_viewer, window
 from cliprl.pipeline.core.interfaces import FrameSegmenter, OutputSpec, Sink, VideoStream
@@ -23,6 +23,7 @@ from cliprl.pipeline.overlay.original import KeepOriginal
 from cliprl.pipeline.overlay.overlay import Overlay
 from cliprl.pipeline.overlay.palette import overlay_classes
 from cliprl.pipeline.overlay.style import Style
+from cliprl.pipeline.overlay.text import load_font
 from cliprl.pipeline.segment.prompts import parse_prompt
 from cliprl.pipeline.segment.segmenter import Segmenter
 from cliprl.pipeline.sinks import open_sink
@@ -78,12 +79,20 @@ def _without_file_to_follow_in(options: StreamOptions) -> UsageError:
 
 
 def open_video_stream(
-    options: StreamOptions, outputs: Outputs, opened: ExitStack, log: Callable[[str], None]
+    options: StreamOptions,
+    outputs: Outputs,
+    opened: ExitStack,
+    log: Callable[[str], None],
+    networks: EarlyLoad | None = None,
 ) -> VideoStream:
-    """Open the stream: files first, so that a wrong name is reported before the networks are compiled."""
+    """Open the stream: files first, so that a wrong name is reported before the networks are compiled.
+
+    `networks`: those of `options`, if they are being loaded already.
+    """
     _check_targets(options)
     with interruptible():
-        bundle = open_with_classes(options.bundle, options.prompts, options.exemplars, options.input_size)
+        settings = options.bundle, options.prompts, options.exemplars, options.input_size
+        bundle = networks.bundle() if networks else open_with_classes(*settings)
     classes = bundle.manifest.mask_classes
     if options.follow is not None:
         from cliprl.pipeline.tracking.follow import FollowTarget
@@ -91,8 +100,9 @@ def open_video_stream(
         FollowTarget.parse(options.follow, classes)
     chosen = {prompt.name: prompt.color for prompt in map(parse_prompt, options.prompts) if prompt.color}
     drawn = overlay_classes(classes, chosen), options.style(classes)
-    open_kind = _open_viewed if _takes_live_path(options) else _open_stored
-    return open_kind(options, outputs, bundle, drawn, opened, log)
+    if _takes_live_path(options):
+        return _open_viewed(options, outputs, bundle, drawn, opened, log)
+    return _open_stored(options, outputs, bundle, drawn, opened, log, networks)
 
 
 def _open_viewed(
@@ -131,6 +141,7 @@ def _open_stored(
     drawn: tuple[Sequence[ClassSpec], Style],
     opened: ExitStack,
     log: Callable[[str], None],
+    networks: EarlyLoad | None,
 ) -> VideoStream:
     """Open the stream of a file, every frame of which is written; or of an address that turns out to be live."""
     with interruptible():
@@ -154,7 +165,10 @@ def _open_stored(
 
     sinks = [opened.enter_context(_output_of_file(target, open_output, log)) for target in options.outputs]
     with interruptible():
-        segmenter = device.segmenter(bundle, **_segmenter_settings(options), log=log)
+        if networks:
+            load_font()  # for the first frame, while they load
+        engines = {"engines": networks.engines(log)} if networks else {}
+        segmenter = device.segmenter(bundle, **_segmenter_settings(options), **engines, log=log)
     return Stream(
         source,
         _tracked(segmenter, options, video_network) if options.ids else segmenter,

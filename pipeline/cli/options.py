@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cliprl.pipeline.cli.option_callbacks import print_schema, show_all, show_devices, show_version
-from cliprl.pipeline.sinks.registry import SinkKind, ordered_sinks
-from cliprl.pipeline.sources.registry import SourceKind, ordered_sources
+
+if TYPE_CHECKING:
+    from cliprl.pipeline.sinks.registry import SinkKind
+    from cliprl.pipeline.sources.registry import SourceKind
 
 # Options under the headings of the help.
 in_output = partial(typer.Option, rich_help_panel="Output")
 in_network = partial(typer.Option, rich_help_panel="Network")
 in_image = partial(typer.Option, rich_help_panel="Image")
 in_live = partial(typer.Option, rich_help_panel="Live")
+# Where the help lists the kinds of inputs and outputs: see `list_kinds`.
+_SOURCES, _SINKS = "{sources}", "{sinks}"
 
 
 class Preset(StrEnum):
@@ -39,14 +43,22 @@ class RecordWhat(StrEnum):
     BOTH = "both"
 
 
-def _listed(kinds: Sequence[SinkKind | SourceKind]) -> str:
-    """A line for each kind: its names, and what it is."""
-    return " · ".join(f"[cyan]{kind.shown}[/] {kind.help}" for kind in kinds)
+def list_kinds(parameters: Iterable[Any]) -> None:
+    """Write the kinds of inputs and outputs into the help of these parameters.
+
+    A run needs none of it: it imports the modules that register them while the networks load.
+    """
+    from cliprl.pipeline.sinks.registry import ordered_sinks
+    from cliprl.pipeline.sources.registry import ordered_sources
+
+    kinds: dict[str, Sequence[SinkKind | SourceKind]] = {_SOURCES: ordered_sources(), _SINKS: ordered_sinks()}
+    for parameter in parameters:
+        for place, found in kinds.items():
+            listed = " · ".join(f"[cyan]{kind.shown}[/] {kind.help}" for kind in found)
+            parameter.help = (parameter.help or "").replace(place, listed)
 
 
-Input = Annotated[
-    str, typer.Argument(metavar="INPUT", show_default=False, help=f"What to segment. {_listed(ordered_sources())}.")
-]
+Input = Annotated[str, typer.Argument(metavar="INPUT", show_default=False, help=f"What to segment. {_SOURCES}.")]
 OutputOption = Annotated[
     list[str] | None,
     in_output(
@@ -54,7 +66,7 @@ OutputOption = Annotated[
         "--output",
         metavar="PATH",
         show_default="INPUT_overlay.mp4",
-        help=f"Where to write; may be repeated. {_listed(ordered_sinks())}.",
+        help=f"Where to write; may be repeated. {_SINKS}.",
     ),
 ]
 Overwrite = Annotated[

@@ -1,18 +1,19 @@
-"""The outputs of a run: their default names, and checks of their places."""
+"""The outputs of a run: their default names, checks of their places, and the options of label files among them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.cli.output_registry import OutputRegistry
+from cliprl.pipeline.core.interfaces import LabelStyle
 from cliprl.pipeline.sinks.atomic_file import check_name
 from cliprl.pipeline.sinks.labels.mask_folder import own_files
 from cliprl.pipeline.sinks.places import check_holds_no_input, check_not_an_input, is_folder
-from cliprl.pipeline.sinks.registry import find_sink, replaced_file, writes_files
+from cliprl.pipeline.sinks.registry import SINKS, find_sink, replaced_file, writes_files
 from cliprl.pipeline.sources.images.image_list import is_pattern
 from cliprl.pipeline.sources.registry import find_source
 from cliprl.pipeline.sources.stdin import is_stdin
@@ -147,3 +148,40 @@ def _existing(place: Place) -> list[Path]:
     """List the files that writing an output would replace. Devices and pipes are not replaced."""
     kind = find_sink(place.named)
     return (kind.replaces if kind else replaced_file)(place.path)
+
+
+def with_exported_frames(targets: Sequence[str], style: LabelStyle) -> tuple[tuple[str, ...], LabelStyle]:
+    """Add a folder of frames beside the first label file of `targets`, and tell the label files.
+
+    Raises UsageError if no target is a label file that refers to frames.
+    """
+    for target in targets:
+        kind = find_sink(target)
+        if kind is not None and kind.refers_to_frames:
+            suffix = next(suffix for suffix in kind.suffixes if target.lower().endswith(suffix))
+            folder = f"{target[: -len(suffix)]}.frames/"
+            return (*targets, folder), replace(style, frames=Path(folder).name)
+    raise _without_labels("--export-frames writes beside", frames=False)
+
+
+def check_label_style(targets: Sequence[str], style: LabelStyle) -> None:
+    """Raise UsageError for options of label files where no target is one."""
+    kinds = [kind for target in targets if (kind := find_sink(target))]
+    refers = any(kind.refers_to_frames for kind in kinds)
+    if style.polygons and not refers:
+        raise _without_labels("--polygons is for", frames=False)
+    if style.names != LabelStyle().names and not refers and not any(kind.writes_frames for kind in kinds):
+        raise _without_labels(f"--names {style.names} is for", frames=True)
+
+
+def _without_labels(option: str, *, frames: bool) -> UsageError:
+    """An error for an option of label files, or of folders of `frames` too."""
+    kinds = [kind for kind in SINKS if kind.refers_to_frames or (frames and kind.writes_frames)]
+    names = ", ".join(kind.shown for kind in kinds)
+    return UsageError(f"{option} label files, and no output is one: give -o NAME with one of {names}")
+
+
+def writes_frames(targets: Sequence[str]) -> str | None:
+    """Return the first output that holds frames without the overlay; None if there is none."""
+    kinds = ((target, find_sink(target)) for target in targets)
+    return next((target for target, kind in kinds if kind and kind.writes_frames), None)

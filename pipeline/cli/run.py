@@ -11,11 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from cliprl.engines import UsageError
-from cliprl.engines.cli.cli_runner import error_console, printable, reporting_errors
+from cliprl.engines.cli.cli_runner import printable
+from cliprl.engines.cli.console import error_console, reporting_errors
 from cliprl.engines.cli.signals import deferring_signals, end_at_once, end_if_deferred, stopping_on_signals
-from cliprl.pipeline.cli.label_options import with_exported_frames
+from cliprl.engines.selection.early_load import EarlyLoad
 from cliprl.pipeline.cli.open_stream import open_video_stream
-from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output
+from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_output, with_exported_frames
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
 from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.frame import Frame
@@ -26,10 +27,19 @@ from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.stream.trace import Trace
 
 
-def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool, note_outputs: bool = True) -> int:
+def run(
+    options: StreamOptions,
+    *,
+    json_output: bool,
+    quiet: bool,
+    verbose: bool,
+    note_outputs: bool = True,
+    networks: EarlyLoad | None = None,
+) -> int:
     """Run the stream; print progress and summary. Returns the exit status: 0, or 128 + the number of the signal that ended it.
 
-    note_outputs: a later run of the same input may replace the outputs without --overwrite.
+    note_outputs: a later run of the same input may replace the outputs without --overwrite. `networks`: those of `options`,
+    if they are being loaded already.
     """
     console = error_console(quiet=quiet)
     check_source_name(options.source)
@@ -44,7 +54,7 @@ def run(options: StreamOptions, *, json_output: bool, quiet: bool, verbose: bool
     with deferring_signals(end_at_once):
         with ExitStack() as opened:
             with reporting_errors(console) as log:
-                stream = open_video_stream(options, outputs, opened, log)
+                stream = open_video_stream(options, outputs, opened, log, networks)
             if options.device != "cpu":
                 gc.collect()
             gc.freeze()  # what is loaded now stays: a collection of it would hold up a frame for 40 ms

@@ -84,6 +84,11 @@ def drawable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def load_font() -> None:
+    """Load the font now, which takes 0.03 s, and not when the first text is drawn."""
+    _text_width("x", 9)
+
+
 def _text_width(text: str, size: int) -> int:
     box: Sequence[int] = cv2.getTextSize((0, 0), drawable(text), (0, 0), _font(), size, _FONT_WEIGHT)
     return int(box[0] + box[2])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Plane
@@ -137,7 +137,7 @@ def _first(strips: NDArray[np.float32], black: float, cell: int) -> NDArray[np.f
 Rectangle = tuple[float, float, float, float]
 
 # Three ends for each trial: the same draws every time, so that the same frame gives the same image.
-_draws = cache(lambda: np.random.default_rng(16).random((64, 3)))
+_DRAWS = default_rng(16).random((64, 3))
 # A disc's radius as a share of the frame's longer side.
 _RADII = (0.1, 1.0)
 # A circle near that of the last frame that explains this share of the ends needs no rival.
@@ -159,7 +159,7 @@ def fit_disc(ends: Ends, longer: int) -> tuple[Circle, float] | None:
     points = ends.points[ends.valid & ~ends.border]
     if len(points) < _FEWEST:
         return None
-    circles = _through(points[(_draws() * len(points)).astype(np.intp)])
+    circles = _through(points[(_DRAWS * len(points)).astype(np.intp)])
     radii = circles[:, 2] / longer
     circles = circles[(radii > _RADII[0]) & (radii < _RADII[1])]
     if not len(circles):

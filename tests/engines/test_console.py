@@ -17,7 +17,8 @@ import typer
 from rich.console import Console
 
 from cliprl.engines import CliprlError, EngineError, UsageError
-from cliprl.engines.cli.cli_runner import reporting_errors, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import reporting_errors
 
 PROGRAM = "cliprl-test"
 

@@ -25,7 +25,7 @@ from limits import file_size_limit
 from cliprl.engines import EngineError
 from cliprl.engines.bundle.manifest import sealed_text
 from cliprl.engines.cache.cache_store import StoredEntry
-from cliprl.engines.cache.engine_cache import EngineCache, entry_name
+from cliprl.engines.cache.engine_cache import EngineCache, NotCachedError, ReadOnlyCache, entry_name
 from cliprl.engines.selection import load_engines
 
 FIELDS = {"bundle": "small", "backend": "openvino", "precision": "bf16", "openvino": "2026.4", "threads": "0"}
@@ -62,6 +62,17 @@ def test_what_was_made_is_not_made_again(cache: EngineCache) -> None:
     assert build.runs == 1
     assert said == []
     assert not list(cache.folder.glob("*.partial"))
+
+
+def test_a_read_only_cache_makes_and_drops_no_entry(cache: EngineCache) -> None:
+    build, reader = Builder(), ReadOnlyCache(cache.folder)
+    with pytest.raises(NotCachedError, match="small-openvino"):
+        reader.get_or_make(FIELDS, build)
+    assert not cache.folder.exists()
+    stored(cache)
+    reader.forget(FIELDS)
+    assert dict(reader.get_or_make(FIELDS, build).parts) == dict(MADE.parts)
+    assert build.runs == 0
 
 
 def test_a_verdict_of_refusal_is_kept_too(cache: EngineCache) -> None:

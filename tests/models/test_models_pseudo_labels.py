@@ -23,7 +23,8 @@ from limits import file_size_limit
 from sam_files import write_sam
 
 from cliprl.engines import CliprlError, UsageError, open_bundle
-from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import error_console
 from cliprl.engines.promptable import open_promptable
 from cliprl.models.cli import label
 from cliprl.models.data.registry import DatasetContext, open_dataset

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cliprl.engines.cli.cli_runner import error_console, run_app
+from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.cli.console import error_console
 from cliprl.models.data.raytraced.generate import Job, generate
 
 # Without a terminal, a line is printed every EVERY scenes.

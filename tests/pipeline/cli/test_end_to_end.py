@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,10 @@ import pytest
 from media import bars, color_of, cut, decode_all, decoded_planes, make_audio, make_clip, scribble
 from sound_media import make_media
 
+from cliprl.engines import CompiledBundle
+from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.cli.cli_runner import run_app
+from cliprl.engines.selection.engine_variant import EngineVariant
 from cliprl.pipeline import Frame, Overlay, Segmentation, Segmenter, Stream, Style, open_source
 from cliprl.pipeline.cli import main as cli
 
@@ -262,3 +266,43 @@ def test_a_run_of_a_file_imports_no_live_path() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_command_line_is_parsed_before_the_pipeline_is_imported() -> None:
+    """So that the networks load while the pipeline is imported."""
+    code = (
+        "import sys; from cliprl.pipeline.cli import main; from cliprl.engines.cli.command_line import checked_command;"
+        "checked_command(main.app).make_context('', ['a.mp4', '-o', 'b.mp4', '--steps', '2', '--opacity', '0.5']);"
+        "rooms = {'.'.join(name.split('.')[:3]) for name in sys.modules if name.startswith('cliprl.pipeline.')};"
+        "print(*rooms, *{'av', 'cv2', 'openvino', 'rich.console'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["cliprl.pipeline.cli"]
+
+
+def test_the_networks_of_a_file_are_loaded_early_and_once(
+    tmp_path: Path, stream: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, load = list[str](), EngineVariant.load
+
+    def noted(variant: EngineVariant, made: StoredEntry) -> CompiledBundle:
+        threads.append(threading.current_thread().name)
+        return load(variant, made)
+
+    monkeypatch.setattr(EngineVariant, "load", noted)
+    source = make_media(tmp_path / "in.mkv")
+    for _ in range(2):  # the first run may have to compile them
+        threads.clear()
+        status, error = stream(source, "-o", tmp_path / "out.mp4", "--frames", 1)
+        assert status == 0, error
+    assert threads == ["early load_0"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{"web": ""}, {"window": True}, {"record": Path("r")}, {"prompt": ["a"]}, {"device": "cuda"}, {"source": "-"}],
+)
+def test_other_runs_load_no_network_early(others: dict[str, Any]) -> None:
+    plain = {"source": __file__, "device": "cpu", "bundle": "small", "precision": "auto", "threads": 0}
+    plain |= dict.fromkeys(("web", "record", "prompt", "exemplar", "input_size")) | {"window": False}
+    assert cli._early_load(plain | others) is None
