@@ -146,7 +146,8 @@ class ReadOnlyCache(EngineCache):
         return found
 
     def forget(self, fields: Mapping[str, str]) -> None:
-        """Do nothing."""
+        """Raise NotCachedError: an entry that is no use is for another cache to drop and to make again."""
+        raise NotCachedError(entry_name(fields))
 
 
 def entry_name(fields: Mapping[str, str]) -> str:

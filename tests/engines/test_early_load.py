@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from cliprl.engines import CompiledBundle, EngineCache, EngineError, UsageError, load_engines, open_bundle
+from cliprl.engines.cache.cache_store import StoredEntry
 from cliprl.engines.selection import early_load
 from cliprl.engines.selection.early_load import EarlyLoad
+from cliprl.engines.selection.engine_variant import EngineVariant
 
 
 def test_engines_of_the_cache_are_loaded_early() -> None:
@@ -19,6 +21,20 @@ def test_engines_of_the_cache_are_loaded_early() -> None:
     assert isinstance(found, CompiledBundle)
     assert (found.backend, found.precision) == ("openvino", "f32")
     assert early.bundle().manifest.name == "small"
+    assert said == []
+
+
+def test_an_engine_that_fails_to_load_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither dropped nor replaced by that of another precision."""
+    load_engines(open_bundle("small"), threads=1)
+    entries, said = {entry.name for entry in EngineCache().entries()}, list[str]()
+
+    def failing(variant: EngineVariant, made: StoredEntry) -> CompiledBundle:
+        raise EngineError(f"{variant.precision} does not load")
+
+    monkeypatch.setattr(EngineVariant, "load", failing)
+    assert EarlyLoad("small", threads=1).engines(said.append) is None
+    assert {entry.name for entry in EngineCache().entries()} == entries
     assert said == []
 
 

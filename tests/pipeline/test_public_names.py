@@ -20,7 +20,7 @@ def test_every_public_name_is_importable_from_the_package() -> None:
     assert set(public.__all__) <= set(dir(cliprl.pipeline))
 
 
-def test_the_first_use_of_a_name_imports_all_modules_of_it() -> None:
+def test_the_first_use_of_a_name_imports_its_modules() -> None:
     code = (
         "import sys, cliprl.pipeline; assert 'cliprl.pipeline.public' not in sys.modules;"
         "print(cliprl.pipeline.sinks.register_sink.__name__, cliprl.pipeline.Stream.__name__)"
