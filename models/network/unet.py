@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cliprl.engines import Bundle, ClassSpec, CompiledBundle, Manifest, UsageError
 from cliprl.models.config.config import Recipe
-from cliprl.models.data.batch_loader import BatchLoader, Mixture, labelled_batch
+from cliprl.models.data.batch_loader import Mixture
 from cliprl.models.data.sample import allowed_classes, instrument_classes
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
 from cliprl.models.evaluation.torch_predictor import ModuleEngine
@@ -19,6 +19,7 @@ from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training.losses import dice_loss, partial_cross_entropy
 from cliprl.models.training.parallel import autocast
 from cliprl.models.training.stages.gradient_stage import GradientStage
+from cliprl.models.training.stages.supervised import supervised_batches
 
 
 class UNet(nn.Module):
@@ -66,7 +67,8 @@ class UNet(nn.Module):
 
 
 class UNetStage(GradientStage):
-    """Trains a U-Net as the supervised stage trains the base: same settings, and step by step the same images."""
+    """Trains a U-Net as the supervised stage trains the base: step by step the same images, and the same settings, but without
+    an average of the weights."""
 
     name = "unet"
 
@@ -82,10 +84,7 @@ class UNetStage(GradientStage):
             {"params": [p for p in trained if id(p) not in slow], "lr": config.rate},
         ]
         super().__init__("unet", unet, torch.optim.AdamW(groups, weight_decay=1e-2), config.steps)
-        size = (recipe.network.height, recipe.network.width)
-        self.batches = BatchLoader(
-            lambda step: labelled_batch(mixture, config.batch, size, recipe.seed, step, stride=1), recipe.data.workers
-        )
+        self.batches = supervised_batches(mixture, recipe, stride=1)
 
     def step(self, index: int) -> Mapping[str, float]:
         """One batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,13 +15,14 @@ from stand_in import stand_in
 from tiny import NETWORK
 
 from cliprl.engines.cli.cli_runner import run_app
-from cliprl.models.config.config import Recipe
+from cliprl.models.config.config import CurriculumConfig, CurriculumRange, Recipe
 from cliprl.models.config.load import load_recipe
 from cliprl.models.data.batch_loader import Mixture, labelled_batch
 from cliprl.models.data.sets.vocalfolds import VocalFolds
 from cliprl.models.network.network import ClipSegmenter
-from cliprl.models.network.unet import UNet
+from cliprl.models.network.unet import UNet, UNetStage
 from cliprl.models.studies import larynx_study
+from cliprl.models.training.stages.supervised import Supervised
 
 TINY = (
     """
@@ -109,3 +111,16 @@ def test_both_networks_see_the_same_pictures(frames: Path) -> None:
     assert fine.shape == (3, 64, 96)
     corners = torch.stack([fine[:, y::4, x::4] for y in (1, 2) for x in (1, 2)])
     assert ((corners == coarse).any(0)).float().mean() > 0.98
+
+
+def test_both_networks_see_the_images_of_the_curriculum(frames: Path, recipe: tuple[Path, Recipe]) -> None:
+    harder = CurriculumRange(severity=(4.0, 5.0), zoom=(0.6, 0.6))
+    chosen = replace(recipe[1], curriculum=CurriculumConfig(supervised=harder))
+    data = VocalFolds(frames)
+    mixture, network = Mixture([data], [1.0]), ClipSegmenter(chosen.network)
+    stages = (
+        Supervised(network, mixture, data.classes, chosen),
+        UNetStage(UNet(network, chosen, len(data.classes)), mixture, data.classes, chosen),
+    )
+    of_base, of_unet = (stage.batches(1)[0] for stage in stages)
+    assert torch.equal(of_base, of_unet)

@@ -76,16 +76,7 @@ class Supervised(GradientStage):
             torch.optim.AdamW(_groups(network, config.rate, config.tower_rate), weight_decay=1e-2),
             config.steps,
         )
-        size = (recipe.network.height, recipe.network.width)
-        growth = Curriculum(recipe.curriculum.supervised, config.steps)
-
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            severity, zoom = growth.severity(step), growth.zoom(step)
-            return labelled_batch(
-                mixture, config.batch, size, recipe.seed, step, severity=severity, zoom=zoom, stride=config.stride
-            )
-
-        self.batches = BatchLoader(batch, recipe.data.workers)
+        self.batches = supervised_batches(mixture, recipe, config.stride)
         self._average = WeightAverage(network, config.average) if config.average else None
         self._start = deepcopy(network.state_dict()) if config.start_share else {}
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
@@ -142,6 +133,20 @@ class Supervised(GradientStage):
         super().load(state)
         if self._average:
             self._average.load(state["average"])
+
+
+def supervised_batches(mixture: Mixture, recipe: Recipe, stride: int) -> BatchLoader[tuple[Tensor, Tensor]]:
+    """Return what gives the batch of a step, as `labelled_batch`. Its images do not depend on the `stride` of the labels."""
+    size = (recipe.network.height, recipe.network.width)
+    growth = Curriculum(recipe.curriculum.supervised, recipe.supervised.steps)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        severity, zoom = growth.severity(step), growth.zoom(step)
+        return labelled_batch(
+            mixture, recipe.supervised.batch, size, recipe.seed, step, severity=severity, zoom=zoom, stride=stride
+        )
+
+    return BatchLoader(batch, recipe.data.workers)
 
 
 def _widened(labels: Image, stride: int) -> Image:
