@@ -31,6 +31,7 @@ from cliprl.models.training.checkpoint import (
     run_stage,
     save_checkpoint,
 )
+from cliprl.models.training.parallel import first_process_first, process_rank
 from cliprl.models.training.run_datasets import TRAIN_OPTIONS, open_run_datasets
 from cliprl.models.training.stages.contrastive import Contrastive
 from cliprl.models.training.stages.supervised import Supervised
@@ -60,13 +61,14 @@ def relabelled_recipe(recipe: Recipe, folder: Path, callback: TrainingCallback, 
         place = folder / f"round-{number}"
         place.mkdir(parents=True, exist_ok=True)
         snapshots, classes = train_round(recipe, place, callback, device)
-        lines = [
-            # The name has the round: a checkpoint knows data by their names, and those of another round are others.
-            relabel(line, snapshots, classes, first, place / f"labels-{number}-{index}", callback)
-            if DatasetSpec.parse(line).kind == PSEUDO_KIND
-            else line
-            for index, line in enumerate(first.data.train)
-        ]
+        with first_process_first():
+            lines = [
+                # The name has the round: a checkpoint knows data by their names, and those of another round are others.
+                relabel(line, snapshots, classes, first, place / f"labels-{number}-{index}", callback)
+                if DatasetSpec.parse(line).kind == PSEUDO_KIND
+                else line
+                for index, line in enumerate(first.data.train)
+            ]
         recipe = replace(recipe, data=replace(recipe.data, train=tuple(lines)))
     return recipe
 
@@ -90,7 +92,7 @@ class _Snapshots:
 
     def __call__(self, stage: TrainingStage, done: int, losses: Any) -> None:
         self.callback.on_step(stage, done, losses)
-        if stage.name == Supervised.name and done in self.steps:
+        if stage.name == Supervised.name and done in self.steps and not process_rank():
             save_checkpoint(self.path(done), {"network": self.network.state_dict()})
 
 
@@ -98,7 +100,8 @@ def train_round(
     recipe: Recipe, folder: Path, callback: TrainingCallback, device: torch.device
 ) -> tuple[list[Path], tuple[ClassSpec, ...]]:
     """Train the base network of one round. Returns the files of its last networks, and the classes."""
-    sets = open_run_datasets(recipe, folder.parent, callback.on_scene)
+    with first_process_first():
+        sets = open_run_datasets(recipe, folder.parent, callback.on_scene)
     torch.manual_seed(recipe.seed)
     network = start_network(recipe.network).to(device).to(memory_format=torch.channels_last)
     # Each is made when the one before has ended: the supervised stage keeps the weights that it starts from.
@@ -120,6 +123,10 @@ def train_snapshots(
     keep = _Snapshots(network, folder, snapshot_steps(recipe.supervised.steps, recipe.weak), callback)
     every = min(recipe.save_every, recipe.weak.interval)
     writers = {name: CheckpointWriter(folder, every, checkpoint_settings(recipe, name)) for name in stages}
+    # The networks that are kept are of these steps: a round with others is another one.
+    kept_steps = {"weak.snapshots": recipe.weak.snapshots, "weak.interval": recipe.weak.interval}
+    last = writers[Supervised.name]
+    writers[Supervised.name] = replace(last, settings={**last.settings, **kept_steps})
     # Read also where the round is finished: one with other settings is refused.
     kept = writers[Supervised.name].read(Supervised.name) and all(keep.path(step).is_file() for step in keep.steps)
     for name, make in () if kept else stages.items():
@@ -157,8 +164,11 @@ def relabel(
     out: Path,
     callback: TrainingCallback,
 ) -> str:
-    """Label the images of a `folder:` set anew, and return the line of the new set."""
+    """Label the images of a `folder:` set anew, and return the line of the new set. The first of several processes labels."""
     spec = DatasetSpec.parse(line)
+    relabelled = _line(spec, str(out.resolve()), leave=(*SELECTIONS, EVERY_NTH))
+    if process_rank():
+        return relabelled
     context = DatasetContext(Path(recipe.data.root), "data.root")
     data = open_dataset(_line(spec, spec.path, leave=TRAIN_OPTIONS), "train", context)
     ensemble = SnapshotEnsemble(snapshots, classes, recipe)
@@ -177,7 +187,7 @@ def relabel(
                 }
                 folder.add(name, file, image, labels, record)
             callback.on_score(index + 1, len(data))
-    return _line(spec, str(out.resolve()), leave=(*SELECTIONS, EVERY_NTH))
+    return relabelled
 
 
 def _line(spec: DatasetSpec, path: str, leave: Sequence[str]) -> str:

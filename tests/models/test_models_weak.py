@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +17,12 @@ from cliprl.engines import UsageError
 from cliprl.models.config.config import Recipe, WeakConfig
 from cliprl.models.config.load import checkpoint_settings, load_recipe
 from cliprl.models.data.registry import open_dataset
+from cliprl.models.network.network import ClipSegmenter
 from cliprl.models.training import training, weak_rounds
 from cliprl.models.training.callbacks import TrainingCallback
 from cliprl.models.training.checkpoint import CheckpointWriter, save_checkpoint
 from cliprl.models.training.stages.supervised import Supervised
-from cliprl.models.training.weak_rounds import SnapshotEnsemble, relabelled_recipe, snapshot_steps
+from cliprl.models.training.weak_rounds import SnapshotEnsemble, _Snapshots, relabelled_recipe, snapshot_steps
 
 CPU = torch.device("cpu")
 CLASSES = """consecutive = false
@@ -84,6 +87,20 @@ def test_the_last_round_trains_on_what_the_first_one_labelled(
     changed = replace(recipe, supervised=replace(recipe.supervised, rate=1e-3))
     with pytest.raises(UsageError, match=r"round-1/supervised\.pt was made with supervised\.rate 0\.002, now 0\.001"):
         training.train(changed, tmp_path / "run", TrainingCallback())
+    more = replace(recipe, weak=replace(recipe.weak, snapshots=4))
+    with pytest.raises(UsageError, match=r"round-1/supervised\.pt was made with weak\.snapshots 3, now 4"):
+        training.train(more, tmp_path / "run", TrainingCallback())
+
+
+def test_only_the_first_process_keeps_networks_and_labels(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weak_rounds, "process_rank", lambda: 1)
+    stage: Any = SimpleNamespace(name="supervised")
+    _Snapshots(ClipSegmenter(recipe.network), tmp_path / "run", [4], TrainingCallback())(stage, 4, {})
+    line = weak_rounds.relabel(recipe.data.train[0], [], (), recipe, tmp_path / "run" / "new", TrainingCallback())
+    assert line == f"folder:{tmp_path.resolve() / 'run' / 'new'}?share=2"
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_of_another_round_are_other_training_data(
