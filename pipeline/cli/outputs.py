@@ -14,6 +14,7 @@ from cliprl.pipeline.sinks.atomic_file import check_name
 from cliprl.pipeline.sinks.labels.mask_folder import own_files
 from cliprl.pipeline.sinks.places import check_holds_no_input, check_not_an_input, is_folder
 from cliprl.pipeline.sinks.registry import SINKS, find_sink, replaced_file, writes_files
+from cliprl.pipeline.sources.errors import redact
 from cliprl.pipeline.sources.images.image_list import is_pattern
 from cliprl.pipeline.sources.registry import find_source
 from cliprl.pipeline.sources.stdin import is_stdin
@@ -33,7 +34,7 @@ def default_output(source: str) -> str:
     if prefix and not is_file:
         return f"{prefix[:-1]}_overlay.mp4"
     if not is_file and ("://" in source or source.startswith("/dev/")):
-        stem = Path(source.split("?")[0].rstrip("/")).stem
+        stem = Path(redact(source).replace("***", "x").split("?")[0].rstrip("/")).stem
         return f"{stem or 'stream'}_overlay.mp4"
     if not is_file and is_pattern(path.name):
         folder = path.parent if path.parent.name else Path.cwd() / path.parent

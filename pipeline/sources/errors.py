@@ -14,7 +14,10 @@ from av import error as libav
 from cliprl.engines import CliprlError, UsageError
 
 _HOST_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:\d+)?")
-_SECRETS = re.compile(r"(?i)([?&][^=&\s]*(?:token|key|secret|pass|passphrase|pwd|sig|signature|auth)[^=&\s]*=)[^&\s]+")
+# Recorders take parameters in the path too: rtsp://HOST/user=NAME_password=SECRET_channel=1.sdp
+_SECRETS = re.compile(
+    r"(?i)([?&;/_][^=&;/\s]*(?:token|key|secret|pass|passphrase|pwd|sig|signature|auth)[^=&;/\s]*=)[^&;\s]+"
+)
 
 
 def redact(name: str) -> str:

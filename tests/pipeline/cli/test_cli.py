@@ -328,6 +328,7 @@ def _lines(folder: Path, events: Path) -> int:
         ("demo:?seconds=3", "demo_overlay.mp4"),
         ("rtsp://user:secret@host:554/live/room1?x=1", "room1_overlay.mp4"),
         ("/dev/video0", "video0_overlay.mp4"),
+        ("rtsp://h/user=a_password=zz_channel=1.sdp", "user=a_password=x_overlay.mp4"),
     ],
 )
 def test_the_default_output_lies_beside_the_input(source: str, expected: str) -> None:

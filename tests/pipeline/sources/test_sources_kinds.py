@@ -405,6 +405,12 @@ def test_a_screen_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_only_secrets_are_redacted() -> None:
     assert redact("rtsp://u:p@h/x?a=1&api_key=zz&b=2") == "rtsp://***@h/x?a=1&api_key=***&b=2"
+    # As recorders have it.
+    assert redact("rtsp://h:554/user=a_password=zz_channel=1.sdp?real_stream") == "rtsp://h:554/user=a_password=***"
+    assert redact("rtsp://h/user=a&password=zz&channel=1.sdp") == "rtsp://h/user=a&password=***&channel=1.sdp"
+    assert redact("http://h/a?x=1;password=zz;z=1") == "http://h/a?x=1;password=***;z=1"
+    for name in ("https://h/monkey_business/op.mp4", "http://h/passage/v.mp4?x=3", "http://h/my_key/a=b"):
+        assert redact(name) == name
     for name in (
         "/home/a@b/x.mp4",
         "http://h/a@2x.mp4",
