@@ -67,9 +67,13 @@ def allowed_groups(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
 
 
 def allowed_classes(classes: Sequence[ClassSpec]) -> NDArray[np.bool_]:
-    """Return the classes that each label code allows: bool (256, K). IGNORE and unknown codes allow every class."""
+    """Return the classes that each label code allows: bool (256, K).
+
+    IGNORE and unknown codes allow every class, and so does a code that fits none of these, such as INSTRUMENT among tissues.
+    """
     instrument = instrument_classes(classes)
     table = np.ones((256, len(classes)), bool)
     table[: len(classes)] = np.eye(len(classes), dtype=bool)
-    table[INSTRUMENT], table[NOT_INSTRUMENT] = instrument, ~instrument
+    for code, fitting in ((INSTRUMENT, instrument), (NOT_INSTRUMENT, ~instrument)):
+        table[code] = fitting if fitting.any() else True
     return table

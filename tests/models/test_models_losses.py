@@ -71,6 +71,14 @@ def test_partial_labels_train_the_sum_of_allowed_classes() -> None:
     np.testing.assert_allclose(losses, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("classes", "code"), [(CLASSES[:2], INSTRUMENT), (CLASSES[2:], NOT_INSTRUMENT)])
+def test_a_label_that_fits_no_class_is_unknown(classes: tuple[ClassSpec, ...], code: int) -> None:
+    labels, logits = torch.tensor([[[0, code]]]), torch.randn(1, 2, 1, 2, generator=torch.Generator().manual_seed(0))
+    loss = partial_cross_entropy(logits, labels, torch.from_numpy(allowed_classes(classes)))[0, 0]
+    assert loss[0] == pytest.approx(-float(logits[0, :, 0, 0].log_softmax(0)[0]), rel=1e-4)
+    assert loss[1] == 0
+
+
 def test_dice_is_near_zero_for_truth_and_one_for_opposite() -> None:
     labels = torch.randint(0, 4, (2, 8, 8), generator=torch.Generator().manual_seed(1))
     truth = 40.0 * torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2)
