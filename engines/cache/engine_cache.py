@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from cliprl.engines.backends.engine import LogFunction, ignore_message
 from cliprl.engines.cache.cache_store import CacheStore, EntryInfo, StoredEntry
+from cliprl.engines.cache.user_cache import user_cache_folder
 from cliprl.engines.errors import reason_of
 
 LIMIT = 4 << 30
@@ -26,7 +25,7 @@ class EngineCache:
     """A folder of compiled engines, of at most `limit` bytes; by default the user's own cache folder."""
 
     def __init__(self, folder: Path | None = None, limit: int = LIMIT) -> None:
-        self.folder = folder or user_cache_path("cliprl", appauthor=False) / "engines"
+        self.folder = folder or user_cache_folder("engines")
         self.limit = limit
         self._store = CacheStore(self.folder)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from platformdirs import user_cache_path
 
 from cliprl.engines import ClassSpec, UsageError
 from cliprl.engines.bundle.reference_outputs import ImageBatch
+from cliprl.engines.cache.user_cache import user_cache_folder
 from cliprl.models.config.tune_config import OldDataConfig
 from cliprl.models.data.image_mask_dataset import LabelledDataset, SelectedFrames, left_out_note
 from cliprl.models.data.label_mapping import with_classes, with_partial_labels
@@ -141,7 +141,7 @@ def open_old_data(
     classes: Sequence[ClassSpec], config: OldDataConfig, progress: Callable[[int, int], None]
 ) -> tuple[list[tuple[LabelledDataset, float]], list[HeldOutPart]]:
     """Open rendered scenes and the listed sets. Returns the data to learn with its shares, and the held-out parts."""
-    cache = Path(config.cache) if config.cache else user_cache_path("cliprl", appauthor=False) / "scenes"
+    cache = Path(config.cache) if config.cache else user_cache_folder("scenes")
     context = DatasetContext(
         Path(config.root), "data.root", cache, config.height, config.width, config.workers, progress
     )

@@ -9,9 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from cliprl.engines.atomic_write import atomic_write
+from cliprl.engines.cache.user_cache import user_cache_folder
 from cliprl.pipeline.sinks.labels.mask_folder import CLASSES_FILE
 from cliprl.pipeline.sinks.places import input_files
 from cliprl.pipeline.sources.registry import find_source
@@ -28,7 +27,7 @@ class OutputRegistry:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or user_cache_path("cliprl", appauthor=False) / "outputs"
+        self._folder = folder or user_cache_folder("outputs")
 
     def knows(self, target: Path, source: str) -> bool:
         """Whether `target` is as an earlier run of this very input left it."""

@@ -39,9 +39,12 @@ class Address:
 
     def listen(self) -> socket.socket:
         """Return a listening socket. Raises UsageError if the host is not this machine's or the port is taken."""
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
-            return socket.create_server((self.host, self.port), family=family)
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, *_, place = min(
+                found, key=lambda one: one[0] != socket.AF_INET
+            )  # a name's IPv4 address, if it has one
+            return socket.create_server(place, family=family)  # with the interface of a link-local address
         except socket.gaierror:
             raise UsageError(f"can't listen on '{self.host}': no such host; {_FORM}") from None
         except OSError as error:

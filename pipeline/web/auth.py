@@ -16,10 +16,12 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from cliprl.pipeline.web.address import is_accepted_host
+from cliprl.pipeline.web.assets import FILES
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# Paths that need no token: the login page with its files, and the health check.
-OPEN_PATHS = frozenset({"/healthz", "/login", "/static/login.js", "/static/viewer.css", "/static/icon.svg"})
+# Paths that need no token: the health check, the login, and the program's own page files, which hold no data: a page that
+# loads while the program restarts gets all of them, and then goes to the login.
+OPEN_PATHS = frozenset({"/healthz", "/login"} | {f"/static/{name}" for name in FILES if not name.endswith(".html")})
 # The Host header: a name, an IPv4 address or an IPv6 address in brackets, with an optional port.
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 HEADERS = {

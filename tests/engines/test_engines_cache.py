@@ -318,3 +318,17 @@ def test_an_engine_built_anew_may_be_refused(cache: EngineCache, monkeypatch: py
     variant: Any = Unloadable()
     with pytest.raises(EngineError, match=r"refused by the accuracy gate: encoder: 3\.00%"):
         load_engines.serve(variant, cache)
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.chdir(tmp_path)
+    build, said = Builder(), list[str]()
+    assert dict(EngineCache().get_or_make(FIELDS, build, said.append).parts) == dict(MADE.parts)
+    assert "compiling for this run alone" in said[0]
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class EventSink(PartialFileSink):
          "presence": {NAME: 0..1},
          "instances": [{"id", "group", "class", "pixels", "share", "box", "confidence"}],
          "followed": {"state": "waiting" | "following" | "lost", "id": int or null},
+         "captured_utc": "2026-12-01T09:30:00.125Z",
          "latency_ms": {STAGE: number, "age": number}}
 
     `file_name` is the image file's, null for a frame of a video; `mask_file_name` is what MaskSink calls its mask.
@@ -58,7 +60,8 @@ class EventSink(PartialFileSink):
     frames that the bundle is for; "unsure" and "unfamiliar", whether they are at or above the bundle's thresholds. These four
     are absent for a bundle without a fitted confidence. Without `segmented` there are none of these, and no "steps", "moved" or
     "classes". `latency_ms` is the work of each stage that the frame passed; "age" is the time since it was captured, absent if
-    that is unknown: a program that reads a pipe knows the time of capture as that of the line's arrival less the age.
+    that is unknown. "captured_utc" is when a frame of a live source was captured, without the camera's own delay, by this
+    machine's clock as it was set when the line was written; absent for files.
     Lines reach a disk within a second. "presence" is the estimated probability that the frame shows a
     class that was named at run time, on the CPU; absent without such a class.
     "image_quality" is measured on the network input before restoration, on the CPU, in a bundle with a restoration: brightness
@@ -99,6 +102,8 @@ class EventSink(PartialFileSink):
                 event["instances"] = self._instances(frame, segmentation, segmentation.instances)
                 if (followed := segmentation.instances.followed) is not None:
                     event["followed"] = describe_followed(followed)
+        if self._spec.stream.live and "captured" in frame.times:
+            event["captured_utc"] = _utc(frame.times["captured"])
         self._lines.append(_line(event | {"latency_ms": _latency(frame)}))
         if time.monotonic() - self._flushed >= self._pause:
             self._flush()
@@ -167,6 +172,12 @@ def _latency(frame: Frame) -> dict[str, float]:
     stages = {name: round(seconds * 1000, 3) for name, seconds in frame.durations.items()}
     captured = frame.times.get("captured")
     return stages if captured is None else stages | {"age": round((time.monotonic() - captured) * 1000, 3)}
+
+
+def _utc(moment: float) -> str:
+    """A time of `time.monotonic()` in UTC, by the system clock as it is now set."""
+    then = datetime.now(UTC) - timedelta(seconds=time.monotonic() - moment)
+    return f"{then:%Y-%m-%dT%H:%M:%S}.{then.microsecond // 1000:03d}Z"
 
 
 @register_sink(suffixes=(".jsonl",), prefixes=(STDOUT,), shown=f".jsonl {STDOUT}", help="one line of JSON per frame")

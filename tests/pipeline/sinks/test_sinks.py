@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ def test_events(tmp_path: Path) -> None:
     assert latency["age"] >= 20
     assert (second["segmented"], second["latency_ms"]) == (False, {})
     assert "classes" not in second
+    assert not {"captured_utc"} & (first.keys() | second.keys())  # a file was captured at another time
+
+
+def test_events_of_a_live_source_state_utc(tmp_path: Path) -> None:
+    live = replace(SCENE, stream=replace(SCENE.stream, live=True))
+    seen = make_frame(0)
+    seen.times["captured"] = time.monotonic() - 3600.0
+    with EventSink(tmp_path / "x.jsonl", live) as sink:
+        sink.write(seen, None)
+    event = json.loads((tmp_path / "x.jsonl").read_text().splitlines()[1])
+    jsonschema.validate(event, load_schema("events"), jsonschema.Draft202012Validator)
+    age = datetime.now(UTC) - datetime.fromisoformat(event["captured_utc"])
+    assert 3600 <= age.total_seconds() + 0.001 < 3660
 
 
 def test_events_reach_the_disk_while_the_run_goes_on(tmp_path: Path) -> None:

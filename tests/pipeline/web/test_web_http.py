@@ -30,6 +30,7 @@ pytest.importorskip("aiohttp", reason="the extra `live` is not installed")
 import aiohttp
 
 from cliprl.pipeline.web.address import Address, is_accepted_host, is_loopback
+from cliprl.pipeline.web.assets import FILES
 from cliprl.pipeline.web.server import WebViewer
 from cliprl.pipeline.web.session import SendWindow
 
@@ -108,6 +109,34 @@ def test_an_address_that_is_none_is_refused_in_one_line(text: str) -> None:
         Address.parse(text)
     assert text in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_names_and_interfaces_are_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {
+        "six": [(socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", 0, 0, 0))],
+        "both": [(socket.AF_INET6, 0, 0, "", ("::1", 0, 0, 0)), (socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))],
+        "fe80::1%eth0": [(socket.AF_INET6, 0, 0, "", ("fe80::1", 0, 0, 2))],
+    }
+    asked = list[object]()
+
+    def listening(place: object, **kind: object) -> socket.socket:
+        asked.append((place, kind["family"]))
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: places[host])
+    monkeypatch.setattr(socket, "create_server", listening)
+    for host in places:
+        Address(host, 0).listen().close()
+    assert asked == [
+        (("::1", 0, 0, 0), socket.AF_INET6),
+        (("127.0.0.1", 0), socket.AF_INET),
+        (("fe80::1", 0, 0, 2), socket.AF_INET6),
+    ]
+
+
+def test_a_host_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UsageError, match=r"'nowhere\.invalid': no such host; write HOST:PORT"):
+        Address("nowhere.invalid", 0).listen()
 
 
 def test_taken_port_is_error_if_chosen_else_replaced() -> None:
@@ -220,11 +249,13 @@ def test_on_loopback_there_is_no_token(viewer: WebViewer) -> None:
 def test_beyond_loopback_nothing_is_shown_without_the_token(guarded: WebViewer, player: Player) -> None:
     assert guarded.token is not None
     assert guarded.url.endswith(f"/#token={guarded.token}")
-    for path in ("/stream.mjpg", "/snapshot.png", "/api/stream", "/metrics", "/ws", "/static/viewer.js", "/nothing"):
+    for path in ("/stream.mjpg", "/snapshot.png", "/api/stream", "/metrics", "/ws", "/nothing"):
         status, _, body = ask(guarded, path)
         assert status == 401
         assert b"token" in body
     assert ask(guarded, "/api/controls", "POST", {"opacity": 0.9})[0] == 401
+    for name in FILES:  # a page whose program was started again can load the rest and go to the login
+        assert ask(guarded, f"/static/{name}")[0] == (401 if name.endswith(".html") else 200)
     assert player.controls.settings.opacity != 0.9
     status, headers, page = ask(guarded, "/")
     assert status == 401
