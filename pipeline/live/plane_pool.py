@@ -34,13 +34,13 @@ class PlanePool:
         """Return unused planes with undefined contents."""
         for pair in self._pairs:
             if pair[0].shape == (height, width) and _references(pair) == _FREE:
-                return pair
+                return pair[0], pair[1]  # another tuple: who keeps it refers to the planes
         if self._pairs and self._pairs[0][0].shape != (height, width):
             self._pairs.clear()
         pair = allocate_planes(height, width)
         if len(self._pairs) < _MOST:
             self._pairs.append(pair)
-        return pair
+        return pair[0], pair[1]
 
     def copy(self, frame: Frame) -> Frame:
         """Return a copy of a frame that may be drawn into. Its times are shared with the original."""

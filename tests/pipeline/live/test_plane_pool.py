@@ -22,9 +22,10 @@ for part in range(2):
     other = pool(8, 8)
     assert other[part].ctypes.data != address, "a reader holds it"
     del kept
-    again = {{id(planes[part]) for planes in (pool(8, 8), pool(8, 8))}}
-    assert len(again) == 1, "nothing holds it"
-    held, other = other, None
+    again = pool(8, 8)
+    assert again[part].ctypes.data == address, "nothing holds it"
+    assert pool(8, 8)[part].ctypes.data not in (address, other[part].ctypes.data), "tuples hold them"
+    held, other, again = again, None, None
 """
 
 
