@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import atexit
+import threading
+from concurrent.futures import Future
 
 from cliprl.engines.backends.engine import AUTO, LogFunction
 from cliprl.engines.bundle.bundle import Bundle, open_bundle
@@ -10,6 +12,10 @@ from cliprl.engines.cache.engine_cache import NotCachedError, ReadOnlyCache
 from cliprl.engines.errors import CliprlError
 from cliprl.engines.selection.engine_variant import CompiledBundle
 from cliprl.engines.selection.load_engines import load_engines
+
+# Seconds that the end of the program waits for the thread. An interrupt in the middle of an import can leave Python's import
+# lock taken, and the thread waiting for it for ever.
+_LONGEST_WAIT = 5.0
 
 
 class EarlyLoad:
@@ -20,10 +26,20 @@ class EarlyLoad:
 
     def __init__(self, name: str, *, precision: str = AUTO, threads: int = 0) -> None:
         self._messages: list[str] = []
-        worker = ThreadPoolExecutor(1, "early load")
-        self._bundle = worker.submit(open_bundle, name)
-        self._engines = worker.submit(self._load, precision, threads)
-        worker.shutdown(wait=False)
+        self._bundle, self._engines = Future[Bundle](), Future[CompiledBundle | None]()
+        thread = threading.Thread(target=self._run, args=(name, precision, threads), name="early load", daemon=True)
+        thread.start()
+        atexit.register(thread.join, _LONGEST_WAIT)
+
+    def _run(self, name: str, precision: str, threads: int) -> None:
+        try:
+            self._bundle.set_result(open_bundle(name))
+        except BaseException as error:
+            self._bundle.set_exception(error)
+        try:
+            self._engines.set_result(self._load(precision, threads))
+        except BaseException as error:
+            self._engines.set_exception(error)
 
     def bundle(self) -> Bundle:
         """Return the bundle. Raises what `open_bundle` raises."""

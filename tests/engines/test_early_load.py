@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,12 @@ def test_messages_of_an_early_load_are_passed_on(monkeypatch: pytest.MonkeyPatch
     said = list[str]()
     assert EarlyLoad("small").engines(said.append) is made
     assert said == ["int8 is refused"]
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end() -> None:
+    code = (
+        "import threading; from cliprl.engines.selection import early_load;"
+        "early_load._LONGEST_WAIT = 0.1; early_load.open_bundle = lambda name: threading.Event().wait();"
+        "early_load.EarlyLoad('small')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
