@@ -26,7 +26,7 @@ from cliprl.engines import available_cpus
 from cliprl.pipeline import OutputSpec, open_sink, open_source
 from cliprl.pipeline.core.frame import Frame
 from cliprl.pipeline.core.interfaces import StreamInfo
-from cliprl.pipeline.sinks.video.encoder import quality_options
+from cliprl.pipeline.sinks.video.libav_options import quality_options
 from cliprl.pipeline.sinks.video.parallel_encoder import automatic_encoders
 
 BOUND = "independent encoders"

@@ -74,11 +74,13 @@ class RegionSpec:
     """What counts as instrument in a mask.
 
     threshold: probability of all instruments together above which a cell is instrument. share: connected regions of such cells
-    that are smaller than this share of the network's grid are left out.
+    that are smaller than this share of the network's grid are left out. zoomed: a region of less than this share is segmented
+    again, in an enlarged part of the frame, before that; 0: none is.
     """
 
     threshold: float
     share: float
+    zoomed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,10 +99,7 @@ def _manifest(data: Mapping[str, Any]) -> Manifest:
         ),
         restoration=_optional(data.get("restoration"), _restoration),
         part_share=_optional(data.get("part_share"), lambda share: _number(share, 1e-9, 1)),
-        regions=_optional(
-            data.get("regions"),
-            lambda each: RegionSpec(_number(each["threshold"], 1e-9, 1), _number(each["share"], 0, 1)),
-        ),
+        regions=_optional(data.get("regions"), _regions),
     )
     if found.height % found.stride or found.width % found.stride or len({c.name for c in found.classes}) < len(classes):
         raise ValueError
@@ -125,6 +122,11 @@ def _templates(values: Any) -> tuple[str, ...]:
     if any(each.count("{}") != 1 or each.count("{") + each.count("}") > 2 for each in found):
         raise ValueError
     return found
+
+
+def _regions(data: Mapping[str, Any]) -> RegionSpec:
+    shares = _number(data["share"], 0, 1), _number(data.get("zoomed", 0.0), 0, 1)
+    return RegionSpec(_number(data["threshold"], 1e-9, 1), *shares)
 
 
 def _restoration(data: Mapping[str, Any]) -> RestorationSpec:

@@ -64,6 +64,7 @@ class _Restoration(_Strict):
 class _Regions(_Strict):
     threshold: float = Field(gt=0, lt=1)
     share: float = Field(ge=0, lt=1)
+    zoomed: float = Field(default=0.0, ge=0, lt=1)
 
 
 class ManifestSchema(_Strict):

@@ -21,8 +21,8 @@ from cliprl.engines.cpu_count import network_threads
 from cliprl.engines.errors import BundleError, EngineError, UsageError
 from cliprl.engines.selection.accuracy_gate import GATE_VERSION, Comparison, judge
 
-# How many runs an encoder's outputs stay valid: until this many more frames have passed.
-BUFFERS = 4
+# How many more frames may pass while an encoder's outputs stay valid, and how often one is run on a frame at most.
+BUFFERS, RUNS_A_FRAME = 4, 2
 # Which of an input's dimensions counts the classes.
 CLASS_AXES = {"text": 0, "logits": 1, "base": 1, "prior": 1}
 
@@ -151,7 +151,7 @@ class EngineVariant:
         shapes = dict(encoder_shapes(self.bundle, self.batch))
         if self.open_classes:
             shapes = opened(shapes)
-        return Request(path, self.precision, self.threads, shapes, BUFFERS, self.sidecar)
+        return Request(path, self.precision, self.threads, shapes, BUFFERS * RUNS_A_FRAME, self.sidecar)
 
     def _refiner(self, shapes: Mapping[str, tuple[int, ...]]) -> Request:
         # Eight bits are the encoder's: the refiner's products are few, and its steps add up their errors.

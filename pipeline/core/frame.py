@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cliprl.engines import UsageError
 from cliprl.pipeline.core.color import ColorSpace
-from cliprl.pipeline.core.segmentation import DamageEstimate, Segmentation
+from cliprl.pipeline.core.segmentation import DamageEstimate, Segmentation, ZoomedRegion
 from cliprl.pipeline.core.statistics import MAX_SAMPLES, STAGES, Summary, latencies_of
 from cliprl.pipeline.core.viewport import Viewport
 
@@ -171,6 +171,7 @@ class FrameContext:
     damaged, is_related: set by "prepare": whether the frame is to be refined, and whether its scene is that of the frame before.
     damage: set by "prepare": the measured damage of the network input; None if it was not measured.
     features (1, D, h, w), logits (1, K, h, w): set by "encode"; the logits are those before refinement.
+    zooms, zoomed: whether a small region is looked at again ("prepare"), and what it is then ("encode"); None without one.
     segmentation: set by "refine"; None in a stream without a segmenter.
     device_state: for a segmenter whose device still works on the frame; None on the CPU.
     """
@@ -185,6 +186,8 @@ class FrameContext:
     damaged: bool = True
     damage: DamageEstimate | None = None
     is_related: bool = True
+    zooms: bool = False
+    zoomed: ZoomedRegion | None = None
     features: NDArray[Any] = field(init=False)
     logits: NDArray[Any] = field(init=False)
 

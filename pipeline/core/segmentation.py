@@ -13,6 +13,19 @@ from cliprl.pipeline.core.confidence import ConfidenceModel, Reliability
 from cliprl.pipeline.core.viewport import Viewport, inside_cells
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ZoomedRegion:
+    """Logits float32 (K, rows, columns) of a part of the grid, from an enlarged part of the frame; `cells`: which of them count.
+
+    cells: bool (rows, columns).
+    """
+
+    rows: slice
+    columns: slice
+    logits: NDArray[np.float32]
+    cells: NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One instrument in one frame.

@@ -39,7 +39,7 @@ class Playback(FrameSource):
         self._target, self._first, self._shift, self._end = 0.0, None, 0, 0
         self._requested: float | None = None
         self._changed = threading.Condition()
-        self.is_waiting, self._closed = waits, False
+        self.is_waiting = waits
 
     _first: int | None
 
@@ -80,7 +80,7 @@ class Playback(FrameSource):
     def _read(self, allocate: PlaneAllocator) -> Frame | None:
         """Return the next frame, later than the last; None after `close`, and at the end if it does not repeat."""
         self._wait(lambda: not self.is_waiting)
-        while not self._closed:
+        while not self.closed:
             self._jump()
             frame = self._source.read(allocate)
             self.damaged = max(self.damaged, self._source.damaged)
@@ -124,16 +124,16 @@ class Playback(FrameSource):
             return False
         self.at_end = True
         self._wait(lambda: self._requested is not None)
-        return not self._closed
+        return not self.closed
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or ready())
+            self._changed.wait_for(lambda: self.closed or ready())
 
     def close(self) -> None:
         """End waiting and reading. Further calls have no effect."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
     def __exit__(self, *_: object) -> None:

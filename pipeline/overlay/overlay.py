@@ -12,7 +12,7 @@ from cliprl.engines import ClassSpec, UsageError
 from cliprl.pipeline.core.buffers import BufferPool
 from cliprl.pipeline.core.color import ColorSpace
 from cliprl.pipeline.core.frame import Frame, Plane
-from cliprl.pipeline.core.nv12 import upright_box, upright_size
+from cliprl.pipeline.core.nv12 import check_frame, upright_box, upright_size
 from cliprl.pipeline.core.segmentation import Instances, Segmentation
 from cliprl.pipeline.overlay.class_statistics import instance_statistics
 from cliprl.pipeline.overlay.style import LABEL_LUMA, OverlayColors, Style, overlay_colors, shown_classes
@@ -167,8 +167,10 @@ class Overlay:
         """Draw into the frame's planes, in place, in its own color matrix and range.
 
         Pixels of the background, outside of contours and text, keep their values; at opacity 0 all do. Without a
-        segmentation only the status line is drawn.
+        segmentation only the status line is drawn. Raises UsageError for what is no frame.
         """
+        if not isinstance(frame, Frame):
+            check_frame(frame)
         if self.style.opacity == 0:
             return
         color = ColorSpace(frame.color.matrix, frame.color.full_range)

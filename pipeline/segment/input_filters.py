@@ -27,6 +27,11 @@ def denoise(image: NDArray[np.uint8], spec: RestorationSpec, found: DamageEstima
     cv2.fastNlMeansDenoisingColored(bright, image, strength, strength, spec.patch, spec.search)
 
 
+def brighten(image: NDArray[np.uint8], spec: RestorationSpec, found: DamageEstimate) -> None:
+    """Brighten a dark image uint8 (H, W, 3), in place."""
+    cv2.convertScaleAbs(image, image, max(1.0, spec.light / found.mean))
+
+
 def subtract_haze(image: NDArray[np.uint8], spec: RestorationSpec, haze: float) -> None:
     """Subtract haze from an image uint8 (H, W, 3), in place: `haze`, or with an uneven restoration that around each pixel."""
     if spec.uneven:

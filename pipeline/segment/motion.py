@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.pipeline.core.frame import Plane
-from cliprl.pipeline.segment.temporal_prior import is_cut
+from cliprl.pipeline.segment.temporal_prior import difference
 
 Flow = NDArray[np.float32]
 
@@ -46,7 +46,7 @@ class FlowEstimator:
         flow: Flow = np.asarray(self._dis.calc(small, last, nothing), np.float32)
         # A quarter of the pixels tells a cut.
         moved_last = _resampled(last, _positions(*small.shape)[::2, ::2] + flow[::2, ::2], cv2.INTER_LINEAR)
-        return None if is_cut(moved_last, small[::2, ::2], self._cut) else flow
+        return None if difference(moved_last, small[::2, ::2]) > self._cut else flow
 
     def reset(self) -> None:
         """Start anew, because the next image is unrelated."""

@@ -28,8 +28,9 @@ from cliprl.pipeline.segment.decision import InstrumentRegions, merge_unsure, se
 from cliprl.pipeline.segment.presence_gate import PresenceGate
 from cliprl.pipeline.segment.prompts import with_prompts
 from cliprl.pipeline.segment.refinement import RefinementLoop, RefinementResult, check_time_limits
-from cliprl.pipeline.segment.result_memory import ResultMemory
+from cliprl.pipeline.segment.result_memory import ResultMemory, ZoomMemory
 from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior
+from cliprl.pipeline.segment.zoom import LOOK_EVERY, OTHER_IMAGE, RegionZoom
 from cliprl.pipeline.view.field_of_view import FieldOfViewDetector
 
 
@@ -119,14 +120,16 @@ class Segmenter:
     with `engines` given, nothing is compiled.
 
     With a bundle that has a `restoration`, the network input of damaged frames is restored, and noisy and hazy ones are
-    refined, unless `steps` is 0. Successive noisy ones may share their results (`memory`). Where nothing `restores` it (on the
-    GPU), such a bundle's default is no refinement.
+    refined, unless `steps` is 0. Successive noisy ones may share their results (`memory`). With one whose `regions` are `zoomed`,
+    small regions of other frames are segmented again, unless `steps` is 0: see `RegionZoom`. Where nothing `restores` it (on the
+    GPU), nothing is segmented again, and the default of a bundle with a `restoration` is no refinement.
     """
 
     device = "cpu"
     waits_for_device = False
     notes: Sequence[str] = ()
     restores = True
+    _prepared = -1
 
     def __init__(
         self,
@@ -161,10 +164,11 @@ class Segmenter:
             engines.refiner, self.steps, self.bundle.embeddings, spec.least if spec and self.restores else 0.0
         )
         self._restoration = InputRestoration(spec, self.bundle.own_size) if spec and steps != 0 else None
+        zooms = self.restores and steps != 0 and preprocessor is None
+        self._zoom = RegionZoom.of(self.bundle, self._encoder) if zooms else None
         self._preprocessor = preprocessor or CpuPreprocessor()
-        shape = (1, manifest.height, manifest.width, 3)
         # The first of three stages may be four frames ahead of the last: see `WAITING` of the scheduler.
-        self._images = cycle([np.zeros(shape, np.uint8) for _ in range(BUFFERS + 1)])
+        self._images = cycle([np.zeros((1, *size_of(self.bundle), 3), np.uint8) for _ in range(BUFFERS + 1)])
         self._gate = PresenceGate(self.classes) if any(spec.kind == "prompted" for spec in self.classes) else None
         self.reset()
         self._warm_up()
@@ -196,6 +200,10 @@ class Segmenter:
             self._preprocessor.prepare(context.frame, context.view, context.image[0])
             self.restore(context)
             context.is_cut = self._prior.is_cut(context.image[0])
+            last, index = self._prepared, context.frame.index
+            is_due = not last < index < (last // LOOK_EVERY + 1) * LOOK_EVERY or self._prior.change > OTHER_IMAGE
+            context.zooms = self._zoom is not None and is_due and not context.damaged
+            self._prepared = index
 
     def restore(self, context: FrameContext) -> None:
         """Restore the network input where it is damaged. A frame without noise or haze is not refined."""
@@ -207,16 +215,21 @@ class Segmenter:
 
     def encode(self, context: FrameContext) -> None:
         """Run the encoder: features and logits before refinement."""
+        start, spent = time.monotonic(), context.frame.durations
         with context.stage("encode"):
             outputs = self._encoder.run({"image": context.image, "text": self.bundle.embeddings})
             context.features, context.logits = outputs["features"], outputs["logits"]
+            if self._zoom is not None and context.zooms:
+                deadline = None if self.budget is None else start + self.budget - spent["prepare"]
+                context.zoomed = self._zoom(context, CpuPreprocessor(), deadline)
 
     def refine(self, context: FrameContext) -> None:
         """Run the refinement loop within the time that is left, and set the segmentation."""
         start, spent = time.monotonic(), context.frame.durations
         with context.stage("refine"):
             deadline = None if self.budget is None else start + self.budget - spent["prepare"] - spent["encode"]
-            refined = RefinementResult(context.logits, 0, 0.0)
+            zooms = context.zoomed is not None or self._zoomed.last is not None
+            refined = RefinementResult(self._zoomed(context) if zooms else context.logits, 0, 0.0)
             if context.damaged:
                 prior = self._prior.recall(context.logits, context.view, context.is_cut or not context.is_related)
                 refined = self.memory.mixed(context, self._refiner(context.features, context.logits, prior, deadline))
@@ -233,6 +246,7 @@ class Segmenter:
         """Forget the previous frame and the field of view. A `Stream` does so when it begins."""
         self._detector = FieldOfViewDetector(*size_of(self.bundle))
         self._prior, self.memory = TemporalPrior(), ResultMemory(self.bundle.manifest.restoration)
+        self._zoomed, self._prepared = ZoomMemory(), -1
 
     @property
     def prior(self) -> TemporalPrior:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cliprl.engines import RestorationSpec
 from cliprl.pipeline.core.segmentation import DamageEstimate
 from cliprl.pipeline.core.viewport import Viewport
-from cliprl.pipeline.segment.input_filters import denoise, subtract_haze
+from cliprl.pipeline.segment.input_filters import brighten, denoise, subtract_haze
 from cliprl.pipeline.segment.refinement import CostEstimate
 from cliprl.pipeline.view.grid_warp import warp_grid
 
@@ -41,11 +41,12 @@ class TemporalPrior:
     """The logits of the last frame, as the temporal prior of the next.
 
     Left out at a cut, for an image of another scene, and when the frame size changes; warped when the view (the endoscope's
-    circle) has moved.
+    circle) has moved. change: the mean absolute difference (0..255) between the last two inputs given to `is_cut`.
     """
 
     def __init__(self) -> None:
         self._logits: NDArray[np.float32] | None = None
+        self.change = 0.0
         self._view: Viewport | None = None
         self._thumb: NDArray[np.uint8] | None = None
         self._compared: NDArray[np.uint8] | None = None
@@ -54,7 +55,8 @@ class TemporalPrior:
         """Whether `image`, uint8 (H, W, 3), starts another shot than the last one given."""
         thumb = image[::THUMBNAIL_STRIDE, ::THUMBNAIL_STRIDE].copy()
         previous, self._thumb = self._thumb, thumb
-        return previous is not None and is_cut(previous, thumb, CUT)
+        self.change = 0.0 if previous is None else difference(previous, thumb)
+        return self.change > CUT
 
     def is_related(self, image: NDArray[np.uint8], *, compare: bool = True) -> bool:
         """Whether `image`, uint8 (H, W, 3), shows the scene of the last one given, moved a little at most.
@@ -83,9 +85,9 @@ class TemporalPrior:
         self._view = view
 
 
-def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8], threshold: float) -> bool:
-    """Whether two images of one shape belong to different shots: their mean absolute difference is above `threshold`."""
-    return cv2.norm(before, after, cv2.NORM_L1) > threshold * before.size
+def difference(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    """Return the mean absolute difference, 0..255, of two images of one shape."""
+    return float(cv2.norm(before, after, cv2.NORM_L1)) / before.size
 
 
 def correlation(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
@@ -150,7 +152,7 @@ class InputRestoration:
                 self._cost.learn(start)
             return True
         if found.mean < spec.dark:
-            cv2.convertScaleAbs(image, image, max(1.0, spec.light / found.mean))
+            brighten(image, spec, found)
         elif found.haze > spec.haze:
             subtract_haze(image, spec, found.haze)
             return True

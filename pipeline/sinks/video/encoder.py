@@ -18,6 +18,7 @@ from cliprl.pipeline.core.interfaces import StreamInfo
 from cliprl.pipeline.core.nv12 import recolor
 from cliprl.pipeline.core.thread_policy import codec_threads
 from cliprl.pipeline.sinks.video.letterbox import letterbox
+from cliprl.pipeline.sinks.video.libav_options import quality_options
 
 # The slower ones can't keep up with video on few cores.
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
@@ -174,16 +175,6 @@ def _shift(first: Frame, info: StreamInfo) -> Fraction:
     """The times of a file are kept, but can't be negative; a live stream's clock starts with its first frame."""
     start = first.pts * first.time_base
     return -start if info.live or start < 0 else Fraction(0)
-
-
-def quality_options(crf: float, preset: str) -> dict[str, str]:
-    """Return the options of libx264 for a quality: 0 is lossless, 51 the worst.
-
-    `ultrafast` takes it as a constant quantizer. To vary the quantizer with the motion, as a constant rate factor does, x264
-    searches a small copy of each frame: a quarter of its time with that preset, for the same quality at the same size.
-    """
-    quality = {"qp": f"{round(crf)}"} if preset == "ultrafast" else {"crf": f"{crf:g}"}
-    return {"preset": preset, **quality}
 
 
 def encoded_rate(info: StreamInfo) -> Fraction:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
-from math import lcm
 from typing import Any
 
 import av
@@ -13,14 +12,12 @@ import av
 from cliprl.pipeline.core.passthrough import Packet, Passthrough, cut_chapters
 from cliprl.pipeline.sinks.atomic_file import PartialFile
 from cliprl.pipeline.sinks.video.audio import AudioCopy
+from cliprl.pipeline.sinks.video.libav_options import muxer_options
 from cliprl.pipeline.sinks.video.mp4_chapters import remove_chapter_track
 from cliprl.pipeline.sinks.video.muxer_trial import TRIAL_RATE, Plan, plan_streams
 
 # Bytes that libav collects before it calls `write`.
 _BUFFER = 1 << 18
-_LARGEST_TIMESCALE = 2**31 - 1
-# In microseconds. Sound that is missing or late must not make frames wait in memory for long.
-_SECOND = "1000000"
 
 
 class Muxer:
@@ -52,7 +49,7 @@ class Muxer:
 
     def open(self, codec: str, time_base: Fraction) -> Any:
         """Open the container. Returns the stream for the encoder, of a codec of libav, whose frames have this time base."""
-        self._options = _muxer_options(self._format, time_base, self._audio.clock, seekable=self._file.seekable())
+        self._options = muxer_options(self._format, time_base, self._audio.clock, seekable=self._file.seekable())
         self._container = av.open(
             self._file, "w", format=self._format, container_options=dict(self._options), buffer_size=_BUFFER
         )
@@ -133,23 +130,3 @@ def _moved(chapter: dict[str, Any], shift: Fraction) -> dict[str, Any]:
     """A chapter whose times are moved by `shift` seconds."""
     ticks = round(shift / chapter["time_base"])
     return chapter | {"start": chapter["start"] + ticks, "end": chapter["end"] + ticks}
-
-
-def _muxer_options(container: str, time_base: Fraction, clock: int, *, seekable: bool) -> dict[str, str]:
-    """Options under which times stay what they are, and an unfinished file can be read."""
-    if container == "matroska":
-        # The padding before a file's first sound has negative times; moving all times up by it would move the frames.
-        return {"avoid_negative_ts": "disabled", "max_interleave_delta": _SECOND, "cluster_time_limit": "1000"}
-    ticks = time_base.denominator
-    movie = lcm(ticks, clock)
-    return {
-        "max_interleave_delta": _SECOND,
-        # The empty header at the start makes a cut-off file readable, though its times then count from its first frame.
-        # A whole file gets one header in its place; in a pipe the fragments stay.
-        "movflags": "hybrid_fragmented+empty_moov" if seekable else "delay_moov",
-        "frag_duration": _SECOND,
-        "use_editlist": "1",
-        "video_track_timescale": str(ticks),
-        # Edit lists, which hold the start times of the tracks, count in these.
-        "movie_timescale": str(movie if movie <= _LARGEST_TIMESCALE else ticks),
-    }

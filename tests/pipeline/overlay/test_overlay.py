@@ -278,3 +278,8 @@ def test_stripes_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cliprl.pipeline.overlay.overlay._STRIPE", 10_000)
     Overlay(CLASSES).draw(whole, segmentation, STATUS)
     assert not changed(in_stripes, whole).any()
+
+
+def test_an_array_is_no_frame_to_draw_into() -> None:
+    with pytest.raises(UsageError, match=r"a ndarray is no frame: give one of a source, or frame_of_image"):
+        Overlay((ClassSpec("tool", (0, 255, 0), "instrument"),)).draw(np.zeros((64, 80, 3), np.uint8), None)  # type: ignore[arg-type]

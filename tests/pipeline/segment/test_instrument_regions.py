@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -147,4 +147,4 @@ def test_the_study_runs_on_files(tmp_path: Path, copy: Path, monkeypatch: pytest
     assert [len(one) for one in result["chosen"].values()] == [3] * 2
     assert [len(one) for one in result["reported"].values()] == [2 if result["rule"] else 1] * 2
     sealed = open_bundle(copy).manifest.regions
-    assert (sealed and {"threshold": sealed.threshold, "share": sealed.share}) == result["rule"]
+    assert (sealed and asdict(sealed)) == result["rule"]
