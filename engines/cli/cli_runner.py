@@ -40,8 +40,6 @@ _REMEDIES = {
 }
 _LEAST_COLUMNS = 60
 _NO_FOLDER = "the current folder was deleted: change to one that exists (cd)"
-# The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it.
-_CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False, collects: bool = True) -> int:
@@ -70,6 +68,11 @@ def run_app(app: typer.Typer, program: str, *, uses_torch: bool = False, collect
     return status
 
 
+def _command_line_error() -> Any:
+    """The class that all of typer's own complaints about the command line share, wherever this version of typer keeps it."""
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def _drop_lost_errors() -> None:
     """Let what standard error did not take go nowhere, so that the interpreter's end neither waits for it nor fails."""
     try:
@@ -88,7 +91,7 @@ def _run(app: typer.Typer, program: str) -> int:
     except CliprlError as error:
         notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # others are tracebacks
         return _complain(program, "; ".join([str(error), *notes]), error.exit_status)
-    except _CommandLineError as error:
+    except _command_line_error() as error:
         return _complain(program, describe_misuse(error, program), MISUSE) if str(error) else MISUSE
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED

@@ -295,7 +295,7 @@ def test_the_networks_of_a_file_are_loaded_early_and_once(
         threads.clear()
         status, error = stream(source, "-o", tmp_path / "out.mp4", "--frames", 1)
         assert status == 0, error
-    assert threads == ["early load_0"]
+    assert threads == ["early load"]
 
 
 @pytest.mark.parametrize(
