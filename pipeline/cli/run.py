@@ -20,7 +20,9 @@ from cliprl.pipeline.cli.outputs import Outputs, check_source_name, default_outp
 from cliprl.pipeline.cli.progress import ProgressBar, bottleneck, describe_bottleneck, summary_json, summary_table
 from cliprl.pipeline.cli.run_options import StreamOptions
 from cliprl.pipeline.core.frame import Frame
+from cliprl.pipeline.core.interfaces import VideoStream
 from cliprl.pipeline.core.segmentation import Segmentation
+from cliprl.pipeline.core.statistics import Summary
 from cliprl.pipeline.sinks.atomic_file import STDOUT
 from cliprl.pipeline.sinks.json_text import json_text
 from cliprl.pipeline.sources.errors import redact
@@ -76,20 +78,20 @@ def run(
     summary = stream.summary()
     slowest = bottleneck(summary, paced=stream.paced)
     if json_output:
-        shown = _different([_without_password(target) for target in targets])
-        run_of: dict[str, Any] = {
-            "input": _without_password(options.source),
-            "outputs": shown,
-            "bundle": options.bundle,
-        }
-        written = dict(zip(shown, stream.written, strict=True))
-        counts = summary_json(summary, written, live=stream.displays)
-        print(json_text(counts | run_of | {"bottleneck": slowest}), flush=True)
+        print(_json_of(options, stream, summary, slowest), flush=True)
     else:
         named = [target for target in targets if target not in ("null:", STDOUT) and summary.frames]
         wrote = [printable(f"wrote {_without_password(target)}") for target in named]
         _tell(console, summary_table(summary, wrote, describe_bottleneck(slowest, options.source)))
     return 128 + received[0] if received and stream.interrupted else 0
+
+
+def _json_of(options: StreamOptions, stream: VideoStream, summary: Summary, slowest: str | None) -> str:
+    """Return the summary of a run as a line of JSON, without passwords."""
+    shown = _different([_without_password(target) for target in options.outputs])
+    written = dict(zip(shown, stream.written, strict=True))
+    run_of = {"input": _without_password(options.source), "outputs": shown, "bundle": options.bundle}
+    return json_text(summary_json(summary, written, live=stream.displays) | run_of | {"bottleneck": slowest})
 
 
 def _different(names: Sequence[str]) -> list[str]:

@@ -129,7 +129,7 @@ class Segmenter:
     waits_for_device = False
     notes: Sequence[str] = ()
     restores = True
-    _prepared = -1
+    _prepared: int
 
     def __init__(
         self,
@@ -228,11 +228,12 @@ class Segmenter:
         start, spent = time.monotonic(), context.frame.durations
         with context.stage("refine"):
             deadline = None if self.budget is None else start + self.budget - spent["prepare"] - spent["encode"]
-            zooms = context.zoomed is not None or self._zoomed.last is not None
-            refined = RefinementResult(self._zoomed(context) if zooms else context.logits, 0, 0.0)
+            refined = RefinementResult(context.logits, 0, 0.0)
             if context.damaged:
                 prior = self._prior.recall(context.logits, context.view, context.is_cut or not context.is_related)
                 refined = self.memory.mixed(context, self._refiner(context.features, context.logits, prior, deadline))
+            elif context.zoomed is not None or self._zoomed.last is not None:
+                refined = RefinementResult(self._zoomed(context), 0, 0.0)
             # What a restored frame gives before refinement: from refined to refined, a wrong class would grow.
             self._prior.keep(context.logits if self._restoration else refined.logits, context.view)
             found = segmentation_of(refined.logits[0], context.view, refined.steps, refined.moved, self.regions)

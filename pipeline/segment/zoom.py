@@ -72,8 +72,7 @@ class RegionZoom:
         """Return the box of the largest small region with an instrument's probability, and the cells around it (h, w)."""
         marked = (chances > _LEAST).view(np.uint8)
         _, regions, statistics, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
-        areas = statistics[1:, cv2.CC_STAT_AREA]
-        for region in 1 + np.argsort(-areas, kind="stable"):
+        for region in 1 + np.argsort(-statistics[1:, cv2.CC_STAT_AREA], kind="stable"):
             left, top, width, height, area = statistics[region].tolist()
             cells = regions == region
             if _FEWEST <= area < self._largest * chances.size and chances[cells].max() >= _PEAK:

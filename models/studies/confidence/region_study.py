@@ -17,6 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from cliprl.engines import Bundle, CliprlError, RegionSpec, open_bundle, seal_bundle
 from cliprl.engines.cli.cli_runner import run_app
@@ -24,7 +25,7 @@ from cliprl.models.data.image_mask_dataset import LabelledDataset
 from cliprl.models.data.label_mapping import map_to_instrument
 from cliprl.models.data.protocol import CHOSEN, REPORTED, load_protocol, select_sets
 from cliprl.models.data.registry import open_dataset
-from cliprl.models.data.sample import IGNORE
+from cliprl.models.data.sample import IGNORE, Image
 from cliprl.models.data.sets.corrupted_dataset import CorruptedDataset
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.evaluation import iterate_samples
@@ -72,14 +73,21 @@ def score_rules(
     for _, sample, _ in iterate_samples(data, range(0, len(data), every), segmenter.reset):
         segmenter.segment(sample.image)
         truth = table.truth[sample.labels]
-        known, there = truth != IGNORE, truth == 1
         for row, found in zip(counts, segmenter.found, strict=True):
-            called = (table.predicted == 1)[labels_at_frame(found, *truth.shape)] & known
-            row += [np.count_nonzero(mask) for mask in (called & there, called | there, called & ~there, known)]
-    return [_rates(*row) for row in counts.tolist()]
+            row += pixel_counts((table.predicted == 1)[labels_at_frame(found, *truth.shape)], truth)
+    return [rates_of(row) for row in counts.tolist()]
 
 
-def _rates(both: int, either: int, wrong: int, known: int) -> dict[str, float]:
+def pixel_counts(called: NDArray[np.bool_], truth: Image) -> list[int]:
+    """Return how many known pixels are of both, of either, called an instrument wrongly, and known. `truth`: 1 for instrument."""
+    known, there = truth != IGNORE, truth == 1
+    called = called & known
+    return [int(np.count_nonzero(mask)) for mask in (called & there, called | there, called & ~there, known)]
+
+
+def rates_of(counts: Sequence[int]) -> dict[str, float]:
+    """Return the instrument IoU and the share of false alarms of `pixel_counts`, in percent; no IoU without an instrument."""
+    both, either, wrong, known = counts
     rates = {"false": round(100 * wrong / known, 3)}
     return {"iou": round(100 * both / either, 2)} | rates if either > wrong else rates
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -29,7 +29,7 @@ from cliprl.models.data.sample import IGNORE, Image
 from cliprl.models.evaluation import study_command
 from cliprl.models.evaluation.evaluation import iterate_samples
 from cliprl.models.evaluation.image_segmenter import ImageSegmenter
-from cliprl.models.studies.confidence.region_study import MOST_FALSE
+from cliprl.models.studies.confidence.region_study import MOST_FALSE, pixel_counts, rates_of
 from cliprl.models.studies.refiner_gate import MOST_LOSS
 from cliprl.models.training.callbacks import ProgressDisplay
 from cliprl.pipeline.core.frame import FrameContext
@@ -99,21 +99,12 @@ def score_sizes(
             if windows:
                 reset()
             for row, segmenter in zip(counts, segmenters, strict=True):
-                row += _counts(segmenter, image, labels, table.predicted == 1)
+                found = segmenter.segment(image)
+                row += pixel_counts((table.predicted == 1)[labels_at_frame(found, *labels.shape)], labels)
     looks = [round(segmenter.looks / frames, 3) for segmenter in segmenters] if frames else []
-    return [_rates(row, share) | {"frames": frames} for row, share in zip(counts.tolist(), looks, strict=False)]
-
-
-def _counts(segmenter: ImageSegmenter, image: Image, truth: Image, members: Any) -> list[int]:
-    called = members[labels_at_frame(segmenter.segment(image), *truth.shape)] & (truth != IGNORE)
-    there = truth == 1
-    return [int(np.count_nonzero(mask)) for mask in (called & there, called | there, called & ~there, truth != IGNORE)]
-
-
-def _rates(counted: Sequence[int], looks: float) -> dict[str, float]:
-    both, either, wrong, known = counted
-    rates = {"false": round(100 * wrong / known, 3), "looks": looks}
-    return {"iou": round(100 * both / either, 2)} | rates if either > wrong else rates
+    return [
+        rates_of(row) | {"looks": share, "frames": frames} for row, share in zip(counts.tolist(), looks, strict=False)
+    ]
 
 
 def choose_size(found: Mapping[str, Sequence[Mapping[str, float]]], sizes: Sequence[float]) -> float:

@@ -387,24 +387,27 @@ def test_bad_addresses_are_told_at_once(target: str, words: str) -> None:
         open_sink(target, OutputSpec(TestCamera().info, CLASSES))
 
 
-def test_virtual_camera_gets_displayed_frames_upright_in_one_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The device itself needs a kernel module; what would be written to it is written to a file."""
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The device itself needs a kernel module; what would be written to it is written to this file."""
     stored = tmp_path / "video9"
     stored.touch()
     monkeypatch.setattr(sink_camera, "_FORMAT", "rawvideo")
     monkeypatch.setattr(sink_camera.stat, "S_ISCHR", lambda mode: True)
+    return stored
+
+
+def test_virtual_camera_gets_displayed_frames_upright_in_one_size(device: Path) -> None:
     frame = TestCamera().read()
     assert frame is not None
     frame.chroma[..., 0], frame.chroma[..., 1] = 90, 160
-    with sink_camera.VirtualCamera(stored, OutputSpec(TestCamera().info, CLASSES)) as camera:
+    with sink_camera.VirtualCamera(device, OutputSpec(TestCamera().info, CLASSES)) as camera:
         camera.write(frame, None)
         frame.rotation = 180
         camera.write(frame, None)
         small = dataclasses.replace(frame, luma=frame.luma[:100, :100], chroma=frame.chroma[:50, :50], rotation=0)
         camera.write(small, None)
-    images = np.fromfile(stored, np.uint8).reshape(3, HEIGHT * WIDTH * 3 // 2)
+    images = np.fromfile(device, np.uint8).reshape(3, HEIGHT * WIDTH * 3 // 2)
     luma, chroma = images[:, : HEIGHT * WIDTH].reshape(3, HEIGHT, WIDTH), images[:, HEIGHT * WIDTH :]
     np.testing.assert_array_equal(luma[0], frame.luma)
     np.testing.assert_array_equal(luma[1], frame.luma[::-1, ::-1])
@@ -412,19 +415,15 @@ def test_virtual_camera_gets_displayed_frames_upright_in_one_size(
     assert set(chroma[0, HEIGHT * WIDTH // 4 :]) == {160}
 
 
-def test_virtual_camera_gives_limited_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = tmp_path / "video9"
-    stored.touch()
-    monkeypatch.setattr(sink_camera, "_FORMAT", "rawvideo")
-    monkeypatch.setattr(sink_camera.stat, "S_ISCHR", lambda mode: True)
+def test_virtual_camera_gives_limited_range(device: Path) -> None:
     frame = TestCamera().read()
     assert frame is not None
     frame.color = ColorSpace("bt601", full_range=True)
     frame.luma[:, :100], frame.luma[:, 100:], frame.chroma[:] = 0, 255, 255
     before = frame.luma.copy(), frame.chroma.copy()
-    with sink_camera.VirtualCamera(stored, OutputSpec(TestCamera().info, CLASSES)) as camera:
+    with sink_camera.VirtualCamera(device, OutputSpec(TestCamera().info, CLASSES)) as camera:
         camera.write(frame, None)
-    image = np.fromfile(stored, np.uint8)
+    image = np.fromfile(device, np.uint8)
     assert set(image[: HEIGHT * WIDTH]) == {16, 235}
     assert set(image[HEIGHT * WIDTH :]) == {240}
     for plane, kept in zip((frame.luma, frame.chroma), before, strict=True):
