@@ -67,13 +67,17 @@ class InstrumentRegions:
         probabilities /= probabilities.sum(axis=0)
 
 
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the probabilities of logits (..., K, h, w)."""
+    probabilities = np.exp(logits - logits.max(axis=-3, keepdims=True))
+    return np.asarray(probabilities / probabilities.sum(axis=-3, keepdims=True))
+
+
 def segmentation_of(
     logits: NDArray[Any], view: Viewport, steps: int, moved: float, regions: InstrumentRegions | None = None
 ) -> Segmentation:
     """Return the segmentation of logits (K, h, w) seen through a view; `regions` decides what is instrument in it."""
-    highest = logits.max(axis=0)
-    probabilities = np.exp(logits - highest)
-    probabilities /= probabilities.sum(axis=0)
+    probabilities = softmax(logits)
     inside = inside_cells(view, *logits.shape[1:])
     if regions is not None:
         regions.apply(probabilities, inside)

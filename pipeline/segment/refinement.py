@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliprl.engines import Engine, UsageError
+from cliprl.pipeline.segment.decision import softmax
 
 Array = NDArray[Any]
 # Below this share of changed cells a further step is not worth its time.
@@ -87,12 +88,6 @@ class RefinementLoop:
         np.copyto(self._logits, outputs["refined"])
         self._cost.learn(start)
         return float(outputs["moved"])
-
-
-def softmax(logits: Array) -> Array:
-    """Return the probabilities of logits (1, K, h, w)."""
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
 def check_time_limits(steps: int, budget: float | None) -> None:

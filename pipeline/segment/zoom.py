@@ -14,8 +14,9 @@ from cliprl.pipeline.core.frame import FrameContext
 from cliprl.pipeline.core.interfaces import Preprocessor
 from cliprl.pipeline.core.segmentation import ZoomedRegion
 from cliprl.pipeline.core.viewport import Box, inside_cells
+from cliprl.pipeline.segment.decision import softmax
 from cliprl.pipeline.segment.input_filters import brighten
-from cliprl.pipeline.segment.refinement import CostEstimate, softmax
+from cliprl.pipeline.segment.refinement import CostEstimate
 from cliprl.pipeline.view.enlarged import enlarged_view, part_around
 
 # The first frame is looked at, and of the following ones each n-th, or the next one if that was left out; those between take
@@ -35,10 +36,9 @@ class RegionZoom:
     """Segments the largest small region of a frame again. Several threads may use it at once."""
 
     def __init__(self, bundle: Bundle, encoder: Engine) -> None:
-        self._bundle, self._encoder = bundle, encoder
+        self._bundle, self._encoder, self._cost = bundle, encoder, CostEstimate()
         self._members = [i for i, each in enumerate(bundle.manifest.classes) if each.kind == "instrument"]
         self._largest = bundle.manifest.regions.zoomed if bundle.manifest.regions else 0.0
-        self._cost = CostEstimate()
 
     @classmethod
     def of(cls, bundle: Bundle, encoder: Engine) -> Self | None:
@@ -70,8 +70,7 @@ class RegionZoom:
 
     def _small_region(self, chances: NDArray[np.float32]) -> tuple[Box, NDArray[np.bool_]] | None:
         """Return the box of the largest small region with an instrument's probability, and the cells around it (h, w)."""
-        marked = (chances > _LEAST).view(np.uint8)
-        _, regions, statistics, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
+        _, regions, statistics, _ = cv2.connectedComponentsWithStats((chances > _LEAST).view(np.uint8), connectivity=8)
         for region in 1 + np.argsort(-statistics[1:, cv2.CC_STAT_AREA], kind="stable"):
             left, top, width, height, area = statistics[region].tolist()
             cells = regions == region

@@ -19,8 +19,8 @@ from cliprl.pipeline.core.frame import Frame, allocate_planes
 from cliprl.pipeline.core.viewport import full_viewport
 from cliprl.pipeline.correction.corrector import Corrector, HeadNetwork, displayed_logits
 from cliprl.pipeline.segment import refinement, temporal_prior
-from cliprl.pipeline.segment.decision import segmentation_of
-from cliprl.pipeline.segment.refinement import RefinementLoop, softmax
+from cliprl.pipeline.segment.decision import segmentation_of, softmax
+from cliprl.pipeline.segment.refinement import RefinementLoop
 from cliprl.pipeline.segment.result_memory import ResultMemory
 from cliprl.pipeline.segment.temporal_prior import InputRestoration, TemporalPrior, estimate_damage, quantile
 
